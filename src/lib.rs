@@ -1,0 +1,3 @@
+//! Low-rank adapters (LoRA) that run and learn on microcontrollers.
+#![no_std]
+#![deny(unsafe_code)]
