@@ -1,0 +1,5 @@
+//! `demo` on this machine.
+
+fn main() -> std::process::ExitCode {
+    host::run(ranklet_suite::demo::run)
+}

@@ -1,0 +1,5 @@
+//! `suite` on this machine.
+
+fn main() -> std::process::ExitCode {
+    host::run(ranklet_suite::checks::run)
+}

@@ -1,0 +1,24 @@
+//! What every board of ranklet runs, written once and knowing no chip.
+//!
+//! - [`board`]: what a board crate must provide, as one trait.
+//! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
+//! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`bench`], [`demo`].
+//! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
+//!
+//! The same code runs on a microcontroller and, through `boards/host`, on the developer's machine.
+#![no_std]
+#![deny(unsafe_code)]
+
+pub mod bench;
+pub mod board;
+pub mod broken;
+pub mod busy;
+pub mod checks;
+pub mod counter;
+pub mod demo;
+pub mod digest;
+pub mod failure;
+pub mod record;
+
+pub use board::Board;
+pub use failure::Failure;

@@ -1,0 +1,67 @@
+//! Records: lines that `cargo xtask` reads. Each is one JSON object on a line of its own; all other lines are for people.
+
+use core::fmt;
+
+use crate::{Board, Failure};
+
+/// One row of the benchmark.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// Kernel leaf that ran.
+    pub leaf: &'a str,
+    /// Operation, e.g. `gemv-i8`.
+    pub op: &'a str,
+    /// Shape, e.g. `64x64` (inputs × outputs), or `32x64x64` with tokens first.
+    pub shape: fmt::Arguments<'a>,
+    /// Instructions of the whole call.
+    pub instructions: u64,
+    /// Multiply-accumulates of the call; zero where that means nothing.
+    pub macs: u64,
+}
+
+/// Prints a benchmark row.
+///
+/// # Errors
+/// [`Failure::Console`].
+pub fn row<B: Board>(board: &mut B, row: &Row<'_>) -> Result<(), Failure> {
+    write!(
+        board,
+        "{{\"record\":\"bench\",\"board\":\"{}\",\"leaf\":\"{}\",\"op\":\"{}\",\"shape\":\"{}\",\"instructions\":{},\"macs\":{},\"per_mac\":",
+        B::NAME,
+        row.leaf,
+        row.op,
+        row.shape,
+        row.instructions,
+        row.macs
+    )?;
+    // Integers only: one float here would pull soft float into firmware that must not have it.
+    match row.instructions.saturating_mul(1000).checked_div(row.macs) {
+        Some(milli) => writeln!(board, "{}.{:03}}}", milli / 1000, milli % 1000)?,
+        None => writeln!(board, "null}}")?,
+    }
+    Ok(())
+}
+
+/// Prints the digest of everything computed under `name`.
+///
+/// # Errors
+/// [`Failure::Console`].
+pub fn digest<B: Board>(board: &mut B, leaf: &str, name: &str, value: u64) -> Result<(), Failure> {
+    writeln!(
+        board,
+        "{{\"record\":\"digest\",\"board\":\"{}\",\"leaf\":\"{leaf}\",\"name\":\"{name}\",\"value\":\"{value:016x}\"}}",
+        B::NAME
+    )?;
+    Ok(())
+}
+
+/// Prints the deepest stack use of the run so far. Boards without a stack of their own print nothing.
+///
+/// # Errors
+/// [`Failure::Console`].
+pub fn stack<B: Board>(board: &mut B) -> Result<(), Failure> {
+    if let Some(bytes) = board.stack_used() {
+        writeln!(board, "{{\"record\":\"stack\",\"board\":\"{}\",\"bytes\":{bytes}}}", B::NAME)?;
+    }
+    Ok(())
+}
