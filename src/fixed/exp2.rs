@@ -65,7 +65,7 @@ pub const fn exp2_neg_q31(x: u32) -> u32 {
 /// 2^-33.5. Rounded to Q37, p < 2^-5.5 fits 32 bits with five guard bits below the Q32 of s.
 ///
 /// Error of s in 2^-32: entry 0.5, ripple 0.36, coefficients and floors in Q37 below 5/32, last rounding 0.5, in all
-/// below 1.52. Halving to Q31 and rounding once more: 0.76 + 0.5 = 1.26 LSB if all met; the sweep's worst is 1.06.
+/// below 1.52. Halving to Q31 and rounding once more: 0.76 + 0.5 = 1.26 LSB if all met; over all arguments 1.17 is met.
 ///
 /// Monotone in Q27, because one step of x moves s by at least 2^-27 · ln 2 / 2 = 11 units of 2^-32, more than twice
 /// the error.

@@ -39,6 +39,7 @@ const fn seeds() -> [u8; 96] {
 ///   down to Q15 add at most 2^-15 each, the roundings between them 2^-17: e ≤ 1.8e-4, h ≤ 3.6e-4 < 2^-11.4.
 ///   y is below 2, so it has 16 bits, and v y² is exact in 64.
 /// - Third order, y (1 + h/2 + 3/8 h²) = (1 − 5/16 h³) / √v: at most 1.5e-11, 0.06 LSB; the floors are below 0.002.
+///   With the last rounding 0.56 LSB if all met; over all arguments 0.534 is met.
 #[inline]
 #[must_use]
 pub const fn rsqrt_q31(m: u32) -> u32 {
