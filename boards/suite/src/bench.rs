@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use crate::{
-    Board, Failure,
+    Board, Failure, LEAF,
     counter::Counter,
     record::{self, Row},
 };
@@ -15,9 +15,6 @@ use crate::{
 pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
     let counter = Counter::calibrate(board)?;
     let (rounds, instructions) = counter.count(board, |board| board.spin(black_box(1_000)))?;
-    record::row(
-        board,
-        &Row { leaf: "none", op: "calibration", shape: format_args!("{rounds}"), instructions, macs: 0 },
-    )?;
+    record::row(board, &Row { leaf: LEAF, op: "calibration", shape: format_args!("{rounds}"), instructions, macs: 0 })?;
     record::stack(board)
 }

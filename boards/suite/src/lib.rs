@@ -2,7 +2,8 @@
 //!
 //! - [`board`]: what a board crate must provide, as one trait.
 //! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
-//! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`bench`], [`demo`].
+//! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`mod@bench`], [`demo`],
+//!   and [`broken`], which only proves that a panic is seen.
 //! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
 //!
 //! The same code runs on a microcontroller and, through `boards/host`, on the developer's machine.
@@ -19,6 +20,9 @@ pub mod demo;
 pub mod digest;
 pub mod failure;
 pub mod record;
+
+/// The kernel leaf that this build runs.
+pub const LEAF: &str = if cfg!(feature = "arm-dsp") { "arm-dsp" } else { "generic" };
 
 pub use board::Board;
 pub use failure::Failure;

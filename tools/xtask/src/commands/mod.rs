@@ -1,0 +1,7 @@
+//! The commands. Each returns whether all was well; an error means that it could not do its work.
+
+pub(crate) mod bench;
+pub(crate) mod demo;
+pub(crate) mod setup;
+pub(crate) mod size;
+pub(crate) mod test;

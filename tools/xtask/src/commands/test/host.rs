@@ -1,0 +1,63 @@
+//! What is tested on the developer's machine.
+
+use std::{env, process::Command};
+
+use anyhow::ensure;
+
+use super::steps::{LIMIT, Steps};
+use crate::{process::follow, tree};
+
+/// Sets of the core's features that are checked one by one: each must stand without the others.
+const FEATURES: [&str; 4] = ["", "train", "float", "train,defmt"];
+
+/// Crates that live with the boards and are their own workspaces.
+const BESIDE: [&str; 6] = ["suite", "semihost", "host", "mps2-an386", "microbit", "rv32-virt"];
+
+/// Format, lints, docs, tests.
+pub(super) fn run(steps: &mut Steps) {
+    steps.program("format", cargo().args(["fmt", "--all", "--check"]));
+    steps.check("format: boards", || {
+        for name in BESIDE {
+            let ended = follow(cargo().current_dir(tree::board(name)).args(["fmt", "--check"]), LIMIT, |_| ())?;
+            ensure!(ended.ok(), "{}cargo fmt --check {} in boards/{name}", ended.text, ended.how());
+        }
+        Ok(())
+    });
+    steps.program("lints", cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-Dwarnings"]));
+    for features in FEATURES {
+        let mut command = cargo();
+        command.args([
+            "clippy",
+            "--quiet",
+            "--package",
+            "ranklet",
+            "--no-default-features",
+            "--features",
+            features,
+            "--",
+            "-Dwarnings",
+        ]);
+        let shown = if features.is_empty() { "none" } else { features };
+        steps.program(&format!("lints: core, features {shown}"), &mut command);
+    }
+    for name in ["suite", "host"] {
+        let mut command = cargo();
+        command.current_dir(tree::board(name)).args(["clippy", "--quiet", "--all-targets", "--", "-Dwarnings"]);
+        steps.program(&format!("lints: boards/{name}"), &mut command);
+    }
+    let docs = ["doc", "--quiet", "--no-deps"];
+    steps.program("docs", cargo().env("RUSTDOCFLAGS", "-Dwarnings").args(docs).arg("--workspace"));
+    let mut suite = cargo();
+    suite.current_dir(tree::board("suite")).env("RUSTDOCFLAGS", "-Dwarnings").args(docs);
+    steps.program("docs: boards/suite", &mut suite);
+    let tests = ["test", "--quiet", "--no-fail-fast"];
+    steps.tests("tests", cargo().args(tests).arg("--workspace"));
+    steps.tests("tests: boards/suite", cargo().current_dir(tree::board("suite")).args(tests));
+}
+
+/// The cargo that runs this command, in the root of the workspace.
+fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(tree::root());
+    command
+}
