@@ -1,0 +1,160 @@
+//! An adapter in `f32`: pairs (A, B) on the sites of one base. What every format is read into, and an image is made
+//! from.
+
+use crate::tensor::{Matrix, name_list};
+use serde_json::{Map, Value};
+
+/// The largest rank of a pair.
+pub const MAX_RANK: usize = 64;
+
+/// A linear layer of the base that can carry a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Its module path.
+    pub module: String,
+    /// Columns of its weight.
+    pub inputs: usize,
+    /// Rows of its weight.
+    pub outputs: usize,
+}
+
+/// The low-rank pair of one site: `ΔW = scaling · B A`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// Index of the site.
+    pub site: usize,
+    /// (r, in).
+    pub a: Matrix,
+    /// (out, r).
+    pub b: Matrix,
+    /// alpha / r, or alpha / √r.
+    pub scaling: f64,
+}
+
+/// An adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// In ascending order of their sites; at least one.
+    pub pairs: Vec<Pair>,
+    /// The fields of its `adapter_config.json` as they came, in their order; empty for other formats.
+    pub config: Map<String, Value>,
+    /// What the user should know, although it is no error.
+    pub warnings: Vec<String>,
+}
+
+/// Why a pair does not fit its site.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PairError {
+    /// The base has no such layer.
+    #[error("`{module}` is no linear layer of the base, which has {known}")]
+    Unknown {
+        /// The pair's module.
+        module: String,
+        /// The base's modules.
+        known: String,
+    },
+    /// A and B disagree about the rank, or it is out of range.
+    #[error("`{module}`: A is ({a_rows}, …) and B is (…, {b_cols}); both must be the rank, 1 to {MAX_RANK}")]
+    Rank {
+        /// The pair's module.
+        module: String,
+        /// Rows of A.
+        a_rows: usize,
+        /// Columns of B.
+        b_cols: usize,
+    },
+    /// A does not fit the layer's inputs, or B its outputs.
+    #[error(
+        "`{module}`: A is (…, {a_cols}) and B is ({b_rows}, …), but the base's layer has {inputs} inputs and \
+         {outputs} outputs; is this another base?"
+    )]
+    Dimensions {
+        /// The pair's module.
+        module: String,
+        /// Columns of A.
+        a_cols: usize,
+        /// Rows of B.
+        b_rows: usize,
+        /// Of the base's layer.
+        inputs: usize,
+        /// Of the base's layer.
+        outputs: usize,
+    },
+}
+
+impl Pair {
+    /// Checks a pair against the base and gives it its site.
+    ///
+    /// # Errors
+    /// [`PairError`].
+    pub fn fit(module: &str, a: Matrix, b: Matrix, scaling: f64, sites: &[Site]) -> Result<Pair, PairError> {
+        let site = find(module, sites)?;
+        let Site { inputs, outputs, .. } = sites[site];
+        if a.rows != b.cols || !(1..=MAX_RANK).contains(&a.rows) {
+            return Err(PairError::Rank { module: module.to_owned(), a_rows: a.rows, b_cols: b.cols });
+        }
+        if a.cols != inputs || b.rows != outputs {
+            let (module, a_cols, b_rows) = (module.to_owned(), a.cols, b.rows);
+            return Err(PairError::Dimensions { module, a_cols, b_rows, inputs, outputs });
+        }
+        Ok(Pair { site, a, b, scaling })
+    }
+
+    /// Its rank.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.a.rows
+    }
+
+    /// Elements of A and B.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        (self.a.data.len() + self.b.data.len()) as u64
+    }
+}
+
+/// The site of a module path.
+///
+/// # Errors
+/// [`PairError::Unknown`].
+pub fn find(module: &str, sites: &[Site]) -> Result<usize, PairError> {
+    sites.iter().position(|s| s.module == module).ok_or_else(|| PairError::Unknown {
+        module: module.to_owned(),
+        known: name_list(sites.iter().map(|s| s.module.as_str()), 12),
+    })
+}
+
+/// PEFT's line, to the letter: `trainable params: 8,192 || all params: 270,336 || trainable%: 3.0303`. `base` is the
+/// number of frozen parameters.
+#[must_use]
+pub fn trainable_line(trainable: u64, base: u64) -> String {
+    use crate::tensor::thousands;
+    let all = base + trainable;
+    let percent = if all == 0 { 0.0 } else { 100.0 * trainable as f64 / all as f64 };
+    let (trainable, all) = (thousands(trainable), thousands(all));
+    format!("trainable params: {trainable} || all params: {all} || trainable%: {percent:.4}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pefts_line() {
+        let line = "trainable params: 8,192 || all params: 270,336 || trainable%: 3.0303";
+        assert_eq!(trainable_line(8 * (512 + 512), 512 * 512), line);
+    }
+
+    #[test]
+    fn misfits_are_named() {
+        let sites = [Site { module: "0".to_owned(), inputs: 3, outputs: 2 }];
+        let zeros = |r, c| Matrix::new(r, c, vec![0.0; r * c]);
+        assert!(Pair::fit("0", zeros(1, 3), zeros(2, 1), 1.0, &sites).is_ok());
+        let fails = |m: &str, a, b| Pair::fit(m, a, b, 1.0, &sites).unwrap_err().to_string();
+        assert!(fails("1", zeros(1, 3), zeros(2, 1)).contains("the base, which has `0`"));
+        assert!(fails("0", zeros(1, 3), zeros(2, 2)).contains("rank"));
+        assert!(fails("0", zeros(65, 3), zeros(2, 65)).contains("1 to 64"));
+        assert!(fails("0", zeros(1, 2), zeros(2, 1)).contains("3 inputs"));
+    }
+}

@@ -1,0 +1,79 @@
+//! What a command has to say: once for people, once for programs.
+
+use serde_json::Value;
+
+/// The outcome of a command. `human` goes to stdout, or `json` does with `--json`; never both.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Lines for people.
+    pub human: String,
+    /// The same, and more, for programs.
+    pub json: Value,
+    /// Whether the command's question was answered with yes: a plan that does not fit is a report, but no success.
+    pub ok: bool,
+}
+
+impl Report {
+    /// A success.
+    #[must_use]
+    pub fn new(human: impl Into<String>, json: Value) -> Report {
+        Report { human: human.into(), json, ok: true }
+    }
+}
+
+/// Bytes for people: `1.2 KiB`, exact below a kibibyte.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
+        _ => format!("{:.2} MiB", n as f64 / 1_048_576.0),
+    }
+}
+
+/// Columns padded to the widest cell; the first row is the heading. Numbers (cells that start with a digit or a
+/// sign) are aligned to the right.
+#[must_use]
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let cell = |row: &Vec<String>, c: usize| row.get(c).map_or(0, |s| s.chars().count());
+    let widths: Vec<usize> = (0..columns).map(|c| rows.iter().map(|row| cell(row, c)).max().unwrap_or(0)).collect();
+    let mut out = String::new();
+    for (i, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (c, (text, &width)) in row.iter().zip(&widths).enumerate() {
+            let numeric = rows.iter().skip(1).all(|r| {
+                r.get(c).is_none_or(|s| s.is_empty() || s.starts_with(|ch: char| ch.is_ascii_digit() || ch == '-'))
+            });
+            let gap = if c == 0 { "" } else { "  " };
+            line += &if numeric && rows.len() > 1 {
+                format!("{gap}{text:>width$}")
+            } else {
+                format!("{gap}{text:<width$}")
+            };
+        }
+        out += line.trim_end();
+        if i + 1 < rows.len() {
+            out.push('\n');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_line_up() {
+        let rows = [["name", "size"], ["a", "10"], ["long", "5"]].map(|r| r.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "name  size\na       10\nlong     5");
+        assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn sizes_are_exact_where_it_matters() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+    }
+}
