@@ -1,3 +1,35 @@
-//! Low-rank adapters (LoRA) that run and learn on microcontrollers.
+//! Low-rank adapters (LoRA) that run **and learn** on microcontrollers: fixed point, no allocator.
+//!
+//! ```text
+//! y = W x + b + s · B (A x)      W frozen, in flash      A (r, in), B (out, r): the only things that learn
+//! ```
+//!
+//! A tour of the floors, top down; imports point down only:
+//!
+//! | floor | holds |
+//! |---|---|
+//! | [`model`] | a whole network: its spec, its memory plan, the runner |
+//! | `train` (feature `train`) | losses, optimizers, schedules, and the trainer: from a sample to an updated A and B |
+//! | [`layer`] | linear + LoRA and the head; forward and backward side by side |
+//! | [`kernel`] | the seam for speed: inner products, generic and per architecture |
+//! | [`image`] | the flash format: layout, checked zero-copy view, emitter |
+//! | [`fixed`] | numbers: block floating point, named roundings, nonlinear functions |
+//! | `float` | the only file that knows `f32`: at the edges |
 #![no_std]
-#![deny(unsafe_code)]
+#![deny(unsafe_code, missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+#[cfg(target_endian = "big")]
+compile_error!("ranklet reads its little-endian images in place; big-endian targets are not supported");
+
+#[cfg(test)]
+extern crate std;
+
+pub mod fixed;
+pub mod float;
+pub mod image;
+pub mod kernel;
+pub mod layer;
+pub mod model;
+#[cfg(feature = "train")]
+pub mod train;

@@ -54,7 +54,7 @@ pub const fn reciprocal_q31(m: u32) -> u32 {
 
     let h = (((1 << 47) - m as u64 * y as u64) >> 5) as u32; // Q42, < 2^31
     let series = h + (mul_high_floor(h, h) >> 10);
-    let candidate = (y << 16) + ((y as u64 * series as u64 + (1 << 25)) >> 26) as u32; // Q57 to Q31
+    let candidate = (y << 16) + ((y as u64 * series as u64) >> 26) as u32; // Q57 to Q31, down
 
     // 2^63/m rounds to ⌊(2^63 + m/2) / m⌋ (there are no ties); the remainder is in [0, 2m).
     let remainder = ((1 << 63) + (m >> 1) as u64) - m as u64 * candidate as u64;

@@ -1,0 +1,26 @@
+//! Numbers: everything the floors above compute with.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`rounding`] | the named roundings; nothing else in the crate drops a bit |
+//! | [`block`] | block floating point: `i16` mantissas under one exponent ([`Block`], [`Tile`]) |
+//! | [`real`] | [`Real`], a 31-bit scalar for hyper-parameters, scalings and losses |
+//! | [`row_sum`] | exact sums of terms that carry different exponents |
+//! | [`hash`] | randomness without a generator: a hash of (seed, step, site, index) |
+//! | [`exp2`], [`log2`], [`reciprocal`], [`rsqrt`], [`sigmoid`] | nonlinear functions, each with its worst error stated and asserted |
+//!
+//! `docs/numerics.md` argues for the whole; each file argues for itself.
+
+pub mod block;
+pub mod exp2;
+pub mod hash;
+pub mod log2;
+pub mod real;
+pub mod reciprocal;
+pub mod rounding;
+pub mod row_sum;
+pub mod rsqrt;
+pub mod sigmoid;
+
+pub use block::{Block, Exp, Tile, TileMut};
+pub use real::Real;

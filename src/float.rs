@@ -1,0 +1,163 @@
+//! The only file that knows `f32` and `f64`: the edges, where a person or a float library is on the other side.
+//!
+//! [`q!`](crate::q) and [`Real::from_f64`] work at compile time, on the bits alone, and leave no float instruction
+//! behind. The rest needs the feature `float` (through `libm` and `micromath`) and belongs on cores that have an FPU,
+//! or on the host.
+
+use crate::fixed::Real;
+
+impl Real {
+    /// From a finite `f64`, half to even to 31 bits; NaN becomes 0, infinities the largest value.
+    ///
+    /// Reads bits, computes nothing in floating point: usable in constants on a core without an FPU.
+    #[must_use]
+    pub const fn from_f64(x: f64) -> Real {
+        let bits = x.to_bits();
+        let exponent = ((bits >> 52) & 0x7FF) as i32;
+        let fraction = (bits & ((1 << 52) - 1)) as i64;
+        let magnitude = match exponent {
+            0 => Real::new(fraction, -1074),
+            0x7FF if fraction != 0 => Real::ZERO,
+            0x7FF => Real::new(i64::MAX, 1 << 14),
+            _ => Real::new(fraction | (1 << 52), exponent - 1075),
+        };
+        if bits >> 63 == 1 { magnitude.neg() } else { magnitude }
+    }
+}
+
+/// A number at compile time: `q!(1e-3)` is a [`Real`], and no float reaches the firmware.
+///
+/// ```
+/// use ranklet::{fixed::Real, q};
+/// const LR: Real = q!(1e-3);
+/// assert_eq!(LR, Real::ratio(1, 1000));
+/// ```
+#[macro_export]
+macro_rules! q {
+    ($x:expr) => {
+        const { $crate::fixed::Real::from_f64($x) }
+    };
+}
+
+#[cfg(feature = "float")]
+mod edges {
+    use crate::fixed::block::{canonicalize, clamp_mantissa};
+    use crate::fixed::{Block, Exp, Real};
+    use micromath::F32Ext;
+
+    impl Real {
+        /// As `f64`, exactly; beyond its range 0 or an infinity.
+        #[must_use]
+        pub fn to_f64(self) -> f64 {
+            libm::ldexp(f64::from(self.mantissa()), self.exponent())
+        }
+
+        /// As `f32`, half to even.
+        #[must_use]
+        pub fn to_f32(self) -> f32 {
+            self.to_f64() as f32
+        }
+    }
+
+    /// A value that no fixed-point number stands for.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+    pub struct NotFinite {
+        /// Its place in the vector.
+        pub index: usize,
+    }
+
+    impl core::fmt::Display for NotFinite {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            write!(f, "value {} is NaN or infinite", self.index)
+        }
+    }
+
+    impl core::error::Error for NotFinite {}
+
+    /// `f32` values to a canonical block, half to even; the exponent is found from the data.
+    ///
+    /// `values` and `out`: `(width)`; the shorter decides.
+    ///
+    /// # Errors
+    /// The place of the first NaN or infinity; nothing is written then.
+    ///
+    /// ```
+    /// use ranklet::{fixed::Exp, float::to_block};
+    /// let mut m = [0; 2];
+    /// assert_eq!(to_block(&[1.0, -0.25], &mut m), Ok(Exp(-14)));
+    /// assert_eq!(m, [1 << 14, -(1 << 12)]);
+    /// ```
+    pub fn to_block(values: &[f32], out: &mut [i16]) -> Result<Exp, NotFinite> {
+        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+            return Err(NotFinite { index });
+        }
+        let peak = values.iter().fold(0.0_f32, |p, &v| p.max(libm::fabsf(v)));
+        if peak == 0.0 {
+            out.fill(0);
+            return Ok(Exp::ZERO);
+        }
+        let exponent = libm::frexpf(peak).1 - 15;
+        for (o, &v) in out.iter_mut().zip(values) {
+            // Exact in f64: 24 bits moved by a power of two.
+            *o = clamp_mantissa(libm::rint(libm::ldexp(f64::from(v), -exponent)) as i64);
+        }
+        Ok(canonicalize(out, Exp::saturating(exponent)))
+    }
+
+    /// A block as `f32`. `out`: `(width)`; exact but beyond f32's range.
+    pub fn from_block(block: Block<'_>, out: &mut [f32]) {
+        for (o, &m) in out.iter_mut().zip(block.mantissas) {
+            *o = libm::ldexp(f64::from(m), block.exponent.get()) as f32;
+        }
+    }
+
+    /// The perplexity `e^loss`, for a display: micromath's approximation, within 1 %.
+    #[must_use]
+    pub fn perplexity(loss: Real) -> f32 {
+        F32Ext::exp(loss.to_f32())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use proptest::prelude::*;
+
+        proptest! {
+            #[test]
+            fn blocks_round_trip(values in prop::collection::vec(-1e6_f32..1e6, 1..20)) {
+                let mut m = std::vec![0; values.len()];
+                let e = to_block(&values, &mut m).unwrap();
+                let mut back = std::vec![0.0; values.len()];
+                from_block(Block { mantissas: &m, exponent: e }, &mut back);
+                let peak = values.iter().fold(0.0_f32, |p, v| p.max(v.abs()));
+                for (a, b) in values.iter().zip(&back) {
+                    // Half an LSB, or the clamp of the uppermost 1/256.
+                    prop_assert!((a - b).abs() <= peak * 0.004 && ((a - b).abs() <= peak / 32768.0 || a.abs() > peak * 0.99));
+                }
+            }
+
+            #[test]
+            fn reals_round_trip(x in any::<f64>().prop_filter("finite", |x| x.is_finite() && x.abs() > 1e-300 && x.abs() < 1e300)) {
+                prop_assert!((Real::from_f64(x).to_f64() / x - 1.0).abs() < f64::from(-30).exp2());
+            }
+        }
+
+        #[test]
+        fn nonsense_is_refused() {
+            assert_eq!(to_block(&[1.0, f32::NAN], &mut [0; 2]), Err(NotFinite { index: 1 }));
+            assert_eq!(to_block(&[f32::INFINITY], &mut [0; 1]), Err(NotFinite { index: 0 }));
+            assert_eq!(Real::from_f64(f64::NAN), Real::ZERO);
+        }
+
+        #[test]
+        fn perplexity_is_near() {
+            for (loss, expected) in [(0, 1.0), (1, core::f32::consts::E), (3, 20.085537)] {
+                assert!((perplexity(Real::int(loss)) / expected - 1.0).abs() < 0.01);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "float")]
+pub use edges::{NotFinite, from_block, perplexity, to_block};

@@ -1,0 +1,53 @@
+//! Layers: forward and backward of each stand side by side in one file, because they are one piece of mathematics.
+//!
+//! Configuration is `&self`, state is `&mut`, scratch is the caller's; its size is a `const fn` beside the operation.
+//!
+//! * [`linear`]: [`Linear`] with any number of [`Lora`] pairs on it, and its activation
+//! * [`dropout`]: the mask on an adapter's input, drawn by a hash
+//! * [`gradient`]: where dA and dB accumulate
+//! * [`head`]: what a network's last vector means
+//! * [`normalize`]: the input's per-feature normalisation
+
+pub mod dropout;
+pub mod gradient;
+pub mod head;
+pub mod linear;
+pub mod normalize;
+
+pub use dropout::Dropout;
+pub use linear::{Activation, Bias, Linear, Lora};
+
+/// An operand has another size than its layer needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ShapeError {
+    /// Which operand: "x", "y", "weights", "scratch.acc", …
+    pub operand: &'static str,
+    /// Elements the layer needs.
+    pub needed: usize,
+    /// Elements there are.
+    pub found: usize,
+}
+
+impl core::fmt::Display for ShapeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} has {} elements, the layer needs {}", self.operand, self.found, self.needed)
+    }
+}
+
+impl core::error::Error for ShapeError {}
+
+/// An operand that must have exactly `needed` elements.
+pub(crate) fn exactly(operand: &'static str, needed: usize, found: usize) -> Result<(), ShapeError> {
+    if found == needed { Ok(()) } else { Err(ShapeError { operand, needed, found }) }
+}
+
+/// The first `needed` elements of a buffer.
+pub(crate) fn first<'a, T>(
+    operand: &'static str,
+    buffer: &'a mut [T],
+    needed: usize,
+) -> Result<&'a mut [T], ShapeError> {
+    let found = buffer.len();
+    buffer.get_mut(..needed).ok_or(ShapeError { operand, needed, found })
+}

@@ -1,0 +1,113 @@
+//! Per-feature normalisation of the input, stored in the image: `x' = (x − mean) · scale`.
+//!
+//! Sensors deliver integers under an exponent; with the normalisation in the image a firmware passes them on as they
+//! are, and no calibration constant can be forgotten.
+
+use super::{ShapeError, exactly};
+use crate::fixed::Exp;
+use crate::fixed::block::requantize;
+use crate::fixed::row_sum::RowSum;
+
+/// What a network is given: raw samples with the exponent of their lowest bit.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Input<'a> {
+    /// `value = sample · 2^exponent`: what an ADC or an IMU delivers. `(features)`.
+    I16(&'a [i16], Exp),
+    /// `value = sample · 2^exponent`: what a camera delivers. `(features)`.
+    U8(&'a [u8], Exp),
+}
+
+impl<'a> Input<'a> {
+    /// Signed samples.
+    #[must_use]
+    pub const fn i16(samples: &'a [i16], exponent: Exp) -> Input<'a> {
+        Input::I16(samples, exponent)
+    }
+
+    /// Unsigned samples.
+    #[must_use]
+    pub const fn u8(samples: &'a [u8], exponent: Exp) -> Input<'a> {
+        Input::U8(samples, exponent)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self {
+            Input::I16(s, _) => s.len(),
+            Input::U8(s, _) => s.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The samples' exponent.
+    #[must_use]
+    pub const fn exponent(&self) -> Exp {
+        match *self {
+            Input::I16(_, e) | Input::U8(_, e) => e,
+        }
+    }
+
+    /// The raw samples, widened.
+    fn widen_into(&self, out: &mut [i64]) {
+        match self {
+            Input::I16(s, _) => out.iter_mut().zip(*s).for_each(|(o, &s)| *o = i64::from(s)),
+            Input::U8(s, _) => out.iter_mut().zip(*s).for_each(|(o, &s)| *o = i64::from(s)),
+        }
+    }
+}
+
+/// The normalisation of an image, if it has one.
+#[derive(Clone, Copy, Debug)]
+pub struct Normalize<'a> {
+    /// `(features)`, `value = mantissa · 2^mean_exponent`.
+    pub mean: &'a [i32],
+    /// Of all means.
+    pub mean_exponent: i16,
+    /// One over the deviation: `(features)`, `value = mantissa · 2^scale_exponent`.
+    pub scale: &'a [u16],
+    /// Of all scales.
+    pub scale_exponent: i16,
+}
+
+impl Normalize<'_> {
+    /// `(x − mean) · scale`, rounded once, half to even, to a canonical block; without a normalisation, `x` in
+    /// canonical form.
+    ///
+    /// `input` and `out`: `(features)`; `acc`: at least as many.
+    ///
+    /// # Errors
+    /// Another number of features.
+    pub fn forward(this: Option<&Self>, input: Input<'_>, out: &mut [i16], acc: &mut [i64]) -> Result<Exp, ShapeError> {
+        let features = out.len();
+        exactly("input", features, input.len())?;
+        let acc = super::first("scratch.acc", acc, features)?;
+        input.widen_into(acc);
+        let exponent = input.exponent().get();
+        let Some(n) = this else {
+            return Ok(requantize(acc, exponent, out));
+        };
+        exactly("mean", features, n.mean.len())?;
+        exactly("scale", features, n.scale.len())?;
+        // 16-bit samples and 31-bit means meet below 2^46 or so; what would lie deeper is rounded, so that 16 bits of
+        // scale fit on top.
+        let mut row = RowSum::new(acc, exponent, 16);
+        let joined = row.join(i32::from(n.mean_exponent), 31);
+        for (v, &m) in row.values_mut().iter_mut().zip(n.mean) {
+            *v -= joined.align(i64::from(m));
+        }
+        let (values, exponent) = row.finish();
+        let union = values.iter().fold(0, |u, v| u | v.unsigned_abs());
+        let excess = crate::fixed::rounding::bit_length(union).saturating_sub(46);
+        for (v, &s) in values.iter_mut().zip(n.scale) {
+            *v = crate::fixed::rounding::shift_right_half_even(*v, excess) * i64::from(s);
+        }
+        Ok(requantize(values, exponent + excess as i32 + i32::from(n.scale_exponent), out))
+    }
+}

@@ -1,0 +1,161 @@
+//! [`Arena`]: the one static buffer a firmware sets aside, of exactly the size its [`Plan`] tells; and [`Workspace`],
+//! which hands out its parts.
+
+use super::plan::{Plan, Scratch};
+use core::cell::{Cell, UnsafeCell};
+use critical_section::Mutex;
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+/// Why an arena gives no buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ArenaError {
+    /// It has been taken before: there is one, and it has one owner.
+    Taken,
+    /// The plan needs more than there is.
+    TooSmall {
+        /// Bytes the plan needs.
+        needed: usize,
+        /// Bytes there are.
+        available: usize,
+    },
+    /// The plan was made for inference alone: add [`Plan::train`].
+    NotPlanned,
+}
+
+impl core::fmt::Display for ArenaError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            ArenaError::Taken => write!(f, "the arena has been taken before"),
+            ArenaError::TooSmall { needed, available } => {
+                write!(f, "the plan needs {needed} bytes, the arena has {available}: {} too few", needed - available)
+            }
+            ArenaError::NotPlanned => write!(f, "the plan was made for inference alone"),
+        }
+    }
+}
+
+impl core::error::Error for ArenaError {}
+
+/// `N` bytes at a multiple of 16, all zero, so that a static one lies in .bss and costs no flash.
+///
+/// ```
+/// use ranklet::model::{Arena, ArenaError};
+/// static ARENA: Arena<256> = Arena::new();
+/// assert!(ARENA.take().is_ok());
+/// assert_eq!(ARENA.take().unwrap_err(), ArenaError::Taken);
+/// ```
+#[repr(C, align(16))]
+pub struct Arena<const N: usize> {
+    bytes: UnsafeCell<[u8; N]>,
+    taken: Mutex<Cell<bool>>,
+}
+
+// SAFETY: the only access to `bytes` is `take`, which hands out one exclusive reference: `taken` is tested and set in a
+// critical section, and never cleared.
+#[allow(unsafe_code)]
+unsafe impl<const N: usize> Sync for Arena<N> {}
+
+impl<const N: usize> Arena<N> {
+    /// An arena that nobody has taken.
+    #[must_use]
+    pub const fn new() -> Arena<N> {
+        Arena { bytes: UnsafeCell::new([0; N]), taken: Mutex::new(Cell::new(false)) }
+    }
+
+    /// Its bytes, once.
+    ///
+    /// # Errors
+    /// [`ArenaError::Taken`] from the second time on.
+    pub fn take(&'static self) -> Result<Workspace<'static>, ArenaError> {
+        if critical_section::with(|cs| self.taken.borrow(cs).replace(true)) {
+            return Err(ArenaError::Taken);
+        }
+        // SAFETY: `taken` was false and is true for ever now: this is the only reference there will be.
+        #[allow(unsafe_code)]
+        let bytes = unsafe { &mut *self.bytes.get() };
+        Ok(Workspace { bytes })
+    }
+}
+
+impl<const N: usize> Default for Arena<N> {
+    fn default() -> Self {
+        Arena::new()
+    }
+}
+
+impl<const N: usize> core::fmt::Debug for Arena<N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Arena<{N}>")
+    }
+}
+
+/// Memory to be split by a plan.
+#[derive(Debug)]
+pub struct Workspace<'a> {
+    bytes: &'a mut [u8],
+}
+
+impl<'a> Workspace<'a> {
+    /// From any buffer; what stands before a multiple of 16 is left unused, so give 15 bytes more than the plan tells.
+    #[must_use]
+    pub fn new(bytes: &'a mut [u8]) -> Workspace<'a> {
+        let skip = bytes.as_ptr().align_offset(16);
+        Workspace { bytes: bytes.get_mut(skip..).unwrap_or(&mut []) }
+    }
+
+    /// The buffers of inference.
+    ///
+    /// # Errors
+    /// [`ArenaError::TooSmall`].
+    pub fn scratch(mut self, plan: &Plan<'_>) -> Result<Scratch<'a>, ArenaError> {
+        self.reserve(plan.scratch_bytes())?;
+        Ok(self.carve_scratch(plan))
+    }
+
+    /// The buffers of inference and training.
+    ///
+    /// # Errors
+    /// [`ArenaError::TooSmall`]; [`ArenaError::NotPlanned`] where the plan has no training.
+    #[cfg(feature = "train")]
+    pub fn split(mut self, plan: &Plan<'_>) -> Result<(Scratch<'a>, crate::train::Learn<'a>), ArenaError> {
+        self.reserve(plan.bytes())?;
+        let train = plan.training().ok_or(ArenaError::NotPlanned)?;
+        let scratch = self.carve_scratch(plan);
+        Ok((scratch, crate::train::Learn::carve(train, plan, &mut self)))
+    }
+
+    fn reserve(&self, needed: usize) -> Result<(), ArenaError> {
+        let available = self.bytes.len();
+        if needed > available { Err(ArenaError::TooSmall { needed, available }) } else { Ok(()) }
+    }
+
+    fn carve_scratch(&mut self, plan: &Plan<'_>) -> Scratch<'a> {
+        let l = plan.scratch_lengths();
+        Scratch {
+            acc: self.carve(l.acc),
+            vectors: [self.carve(l.vector), self.carve(l.vector)],
+            scaled: self.carve(l.scaled),
+            rank: self.carve(l.rank),
+            masked: self.carve(l.masked),
+        }
+    }
+
+    /// The next `len` values; empty where they do not fit, which `reserve` has ruled out.
+    pub(crate) fn carve<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> &'a mut [T] {
+        let bytes = carved_bytes::<T>(len);
+        let all = core::mem::take(&mut self.bytes);
+        let Some((part, rest)) = all.split_at_mut_checked(bytes) else {
+            return <[T]>::mut_from_bytes(&mut []).unwrap_or_default();
+        };
+        self.bytes = rest;
+        let exact = part.get_mut(..len * size_of::<T>()).unwrap_or_default();
+        <[T]>::mut_from_bytes(exact).unwrap_or_default()
+    }
+}
+
+/// Bytes that `len` values take in a workspace: a multiple of 8, so that whatever follows is aligned.
+pub(crate) const fn carved_bytes<T>(len: usize) -> usize {
+    (len * size_of::<T>()).next_multiple_of(8)
+}

@@ -1,0 +1,414 @@
+//! [`Plan`]: every byte of RAM that a network needs, told at compile time from the head of its image.
+
+use super::arena::carved_bytes;
+use super::spec::{LinearSpec, Roles, Spec};
+use crate::fixed::Real;
+use crate::image::{Head, Image, ImageError, LoraRecord, MAX_RANK};
+use crate::layer::Linear;
+
+/// The buffers of inference (and, where planned, of training). Contents mean nothing between calls.
+#[derive(Debug)]
+pub struct Scratch<'a> {
+    pub(crate) acc: &'a mut [i64],
+    pub(crate) vectors: [&'a mut [i16]; 2],
+    pub(crate) scaled: &'a mut [i16],
+    pub(crate) rank: &'a mut [i16],
+    pub(crate) masked: &'a mut [i16],
+}
+
+impl Scratch<'_> {
+    /// The part that layers compute in.
+    pub(crate) fn layer(&mut self) -> crate::layer::linear::Scratch<'_> {
+        crate::layer::linear::Scratch { acc: self.acc, vector: self.scaled, rank: self.rank, masked: self.masked }
+    }
+}
+
+/// How many values each buffer of [`Scratch`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScratchLengths {
+    pub(crate) acc: usize,
+    pub(crate) vector: usize,
+    pub(crate) scaled: usize,
+    pub(crate) rank: usize,
+    pub(crate) masked: usize,
+}
+
+/// What is to be trained: the part of a plan that training adds.
+///
+/// ```
+/// use ranklet::model::{Roles, Train};
+/// const TRAIN: Train = Train::adamw().rank(8).alpha(16).on(Roles::ALL);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Train {
+    pub(crate) moments: usize,
+    pub(crate) rank: u16,
+    pub(crate) scaling: Option<Real>,
+    pub(crate) alpha: Real,
+    pub(crate) roles: Roles,
+    pub(crate) dropout: bool,
+}
+
+impl Train {
+    const fn with_moments(moments: usize) -> Train {
+        Train { moments, rank: 8, scaling: None, alpha: Real::int(8), roles: Roles::ALL, dropout: false }
+    }
+
+    /// Room for AdamW: two moments, 4 bytes a parameter.
+    #[must_use]
+    pub const fn adamw() -> Train {
+        Train::with_moments(2)
+    }
+
+    /// Room for SGD with momentum: one moment, 2 bytes a parameter.
+    #[must_use]
+    pub const fn momentum() -> Train {
+        Train::with_moments(1)
+    }
+
+    /// Room for plain SGD.
+    #[must_use]
+    pub const fn sgd() -> Train {
+        Train::with_moments(0)
+    }
+
+    /// The rank of a fresh adapter, or the largest of one to be resumed: 1 to 64. Default 8.
+    #[must_use]
+    pub const fn rank(self, rank: u16) -> Train {
+        let rank = if rank == 0 {
+            1
+        } else if rank as usize > MAX_RANK {
+            MAX_RANK as u16
+        } else {
+            rank
+        };
+        Train { rank, ..self }
+    }
+
+    /// alpha: the scaling is alpha / rank. Default 8, as PEFT's.
+    #[must_use]
+    pub const fn alpha(self, alpha: u16) -> Train {
+        Train { alpha: Real::int(alpha as i64), ..self }
+    }
+
+    /// The scaling itself, where it is not alpha / rank (rslora: alpha / √rank).
+    #[must_use]
+    pub const fn scaling(self, scaling: Real) -> Train {
+        Train { scaling: Some(scaling), ..self }
+    }
+
+    /// Which layers get an adapter. Default: all.
+    #[must_use]
+    pub const fn on(self, roles: Roles) -> Train {
+        Train { roles, ..self }
+    }
+
+    /// Room for dropout on the adapters' inputs.
+    #[must_use]
+    pub const fn dropout(self) -> Train {
+        Train { dropout: true, ..self }
+    }
+
+    /// s, as a fresh adapter gets it.
+    #[must_use]
+    pub(crate) const fn fresh_scaling(&self) -> Real {
+        match self.scaling {
+            Some(s) => s,
+            None => self.alpha.mul(Real::ratio(1, self.rank as u32)),
+        }
+    }
+}
+
+/// How many values each buffer of the learner holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LearnLengths {
+    /// Layers with an adapter.
+    pub records: usize,
+    /// Elements of all A and B.
+    pub parameters: usize,
+    /// Elements of the first moment.
+    pub first_moment: usize,
+    /// Elements of the second moment.
+    pub second_moment: usize,
+    /// Kept activations: the input of every layer, and the output.
+    pub trace: usize,
+    /// One exponent for each of them.
+    pub trace_exponents: usize,
+    /// Elements of each of the two gradient vectors.
+    pub gradient: usize,
+}
+
+/// Every byte of RAM that a network needs.
+///
+/// ```no_run
+/// # // `BASE` stands for `ranklet::include_image!("base.rkl")`.
+/// # static BASE: ranklet::image::Image = ranklet::image::Image::new(&[]);
+/// use ranklet::model::{Arena, Plan, Train};
+/// # fn f() {
+/// let plan = Plan::of(&BASE).train(Train::adamw().rank(8));
+/// # }
+/// ```
+///
+/// In firmware it is a constant: `const PLAN: Plan = Plan::of(&BASE).train(…)`, and the arena is
+/// `static ARENA: Arena<{ PLAN.bytes() }>`. A network that does not fit fails the build with
+/// [`must_fit!`](crate::must_fit), which says by how much.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    bytes: &'a [u8],
+    head: Head,
+    spec: Spec,
+    train: Option<Train>,
+}
+
+impl Plan<'static> {
+    /// The plan of an image that is built into the firmware.
+    ///
+    /// # Panics
+    /// At compile time (where it is used for a constant), with the reason, if the image is not a sound base.
+    #[must_use]
+    #[allow(clippy::panic)] // For constants: the panic is the compiler's error message. At run time there is `new`.
+    pub const fn of(image: &Image) -> Plan<'static> {
+        match Plan::new(image.bytes()) {
+            Ok(plan) => plan,
+            Err(ImageError::Magic { .. }) => panic!("include_image!: this file is not a ranklet image"),
+            Err(ImageError::Version { .. }) => panic!("include_image!: image of another format version; convert again"),
+            Err(ImageError::Kind { .. }) => panic!("include_image!: an adapter image where a base is needed"),
+            Err(ImageError::Length { .. }) => panic!("include_image!: the image is truncated"),
+            Err(ImageError::HeadCrc { .. }) => panic!("include_image!: the image's head is damaged"),
+            Err(_) => panic!("include_image!: the image contradicts itself; `ranklet inspect` tells where"),
+        }
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// The plan of an image found at run time. Reads the head only; the payload is checked by
+    /// [`Model::open`](super::Model::open).
+    ///
+    /// # Errors
+    /// What is wrong with the head, directory or spec.
+    pub const fn new(bytes: &'a [u8]) -> Result<Plan<'a>, ImageError> {
+        let head = match Head::parse(bytes) {
+            Ok(head) => head,
+            Err(e) => return Err(e),
+        };
+        match Spec::parse(&head, bytes) {
+            Ok(spec) => Ok(Plan { bytes, head, spec, train: None }),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The same plan with room for training.
+    #[must_use]
+    pub const fn train(self, train: Train) -> Plan<'a> {
+        Plan { train: Some(train), ..self }
+    }
+
+    /// What is to be trained, if anything.
+    #[must_use]
+    pub const fn training(&self) -> Option<&Train> {
+        self.train.as_ref()
+    }
+
+    /// The network.
+    #[must_use]
+    pub const fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Layer `site`.
+    #[must_use]
+    pub const fn linear(&self, site: u16) -> Option<LinearSpec> {
+        self.spec.linear(&self.head, self.bytes, site)
+    }
+
+    /// Bytes of RAM in all: what the [`Arena`](super::Arena) must hold.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.scratch_bytes() + self.learn_bytes()
+    }
+
+    /// Bytes of the buffers that inference and training compute in.
+    #[must_use]
+    pub const fn scratch_bytes(&self) -> usize {
+        let l = self.scratch_lengths();
+        carved_bytes::<i64>(l.acc)
+            + 2 * carved_bytes::<i16>(l.vector)
+            + carved_bytes::<i16>(l.scaled)
+            + carved_bytes::<i16>(l.rank)
+            + carved_bytes::<i16>(l.masked)
+    }
+
+    /// Bytes of what a learner keeps: A, B, their gradients and moments, activations. 0 without training.
+    #[must_use]
+    pub const fn learn_bytes(&self) -> usize {
+        let Some(l) = self.learn_lengths() else {
+            return 0;
+        };
+        carved_bytes::<LoraRecord>(l.records)
+            + carved_bytes::<[u32; 4]>(2 * l.records) // TensorState
+            + 2 * carved_bytes::<i16>(l.parameters)
+            + carved_bytes::<i32>(l.parameters)
+            + carved_bytes::<i16>(l.first_moment)
+            + carved_bytes::<u16>(l.second_moment)
+            + carved_bytes::<i16>(l.trace)
+            + carved_bytes::<i16>(l.trace_exponents)
+            + 2 * carved_bytes::<i16>(l.gradient)
+    }
+
+    /// Multiply-accumulates of the longest unit of work between two returns of `advance`: one layer forward, or one
+    /// layer backward.
+    #[must_use]
+    pub const fn longest_unit_macs(&self) -> usize {
+        let mut longest = 0;
+        let mut site = 0;
+        while let Some(l) = self.linear(site) {
+            let macs = l.inputs * l.outputs;
+            longest = max(longest, macs);
+            site += 1;
+        }
+        match self.train {
+            // Backward also recomputes A x, and makes Bᵀ dy twice, Aᵀ t, dA and dB.
+            Some(t) => longest + 3 * t.rank as usize * 2 * self.widest(),
+            None => longest,
+        }
+    }
+
+    /// Elements of the learner's buffers; `None` without training.
+    #[must_use]
+    pub const fn learn_lengths(&self) -> Option<LearnLengths> {
+        let Some(train) = self.train else {
+            return None;
+        };
+        let (mut records, mut parameters, mut trace) = (0, 0, self.spec.outputs);
+        let mut site = 0;
+        while let Some(l) = self.linear(site) {
+            if l.role.meets(train.roles) {
+                records += 1;
+                parameters += train.rank as usize * (l.inputs + l.outputs);
+            }
+            trace += l.inputs;
+            site += 1;
+        }
+        Some(LearnLengths {
+            records,
+            parameters,
+            first_moment: if train.moments >= 1 { parameters } else { 0 },
+            second_moment: if train.moments >= 2 { parameters } else { 0 },
+            trace,
+            trace_exponents: self.spec.linears as usize + 1,
+            gradient: self.widest(),
+        })
+    }
+
+    pub(crate) const fn scratch_lengths(&self) -> ScratchLengths {
+        let (mut acc, mut inputs, mut outputs) = (self.spec.features, 0, 0);
+        let mut site = 0;
+        while let Some(l) = self.linear(site) {
+            acc = max(acc, Linear::acc_len(l.inputs, l.outputs, 1));
+            inputs = max(inputs, l.inputs);
+            outputs = max(outputs, l.outputs);
+            site += 1;
+        }
+        let (scaled, rank, masked) = match self.train {
+            Some(t) => {
+                (Linear::vector_len(outputs), Linear::rank_len(t.rank as usize, 1), if t.dropout { inputs } else { 0 })
+            }
+            None => (0, 0, 0),
+        };
+        ScratchLengths { acc, vector: self.widest(), scaled, rank, masked }
+    }
+
+    /// The widest vector of the network.
+    const fn widest(&self) -> usize {
+        let mut widest = self.spec.features;
+        let mut site = 0;
+        while let Some(l) = self.linear(site) {
+            widest = max(widest, l.outputs);
+            site += 1;
+        }
+        widest
+    }
+}
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+/// "… bytes too many", as a constant's panic can show it: see [`must_fit!`](crate::must_fit).
+#[doc(hidden)]
+#[must_use]
+pub const fn too_large_message(needed: usize, available: usize) -> [u8; 96] {
+    let mut out = [b' '; 96];
+    let mut at = write_str(&mut out, 0, "the plan needs ");
+    at = write_number(&mut out, at, needed);
+    at = write_str(&mut out, at, " bytes of RAM, the limit is ");
+    at = write_number(&mut out, at, available);
+    at = write_str(&mut out, at, ": ");
+    at = write_number(&mut out, at, needed.saturating_sub(available));
+    let _ = write_str(&mut out, at, " bytes too many");
+    out
+}
+
+const fn write_str(out: &mut [u8; 96], at: usize, text: &str) -> usize {
+    let mut rest = text.as_bytes();
+    let mut at = at;
+    while let Some((&byte, tail)) = rest.split_first() {
+        set(out, at, byte);
+        at += 1;
+        rest = tail;
+    }
+    at
+}
+
+const fn write_number(out: &mut [u8; 96], at: usize, n: usize) -> usize {
+    let mut digits = 1;
+    let mut rest = n / 10;
+    while rest > 0 {
+        digits += 1;
+        rest /= 10;
+    }
+    let mut rest = n;
+    let mut i = digits;
+    while i > 0 {
+        i -= 1;
+        set(out, at + i, b'0' + (rest % 10) as u8);
+        rest /= 10;
+    }
+    at + digits
+}
+
+const fn set(out: &mut [u8; 96], at: usize, byte: u8) {
+    if let Some((_, tail)) = out.split_at_mut_checked(at)
+        && let Some(slot) = tail.first_mut()
+    {
+        *slot = byte;
+    }
+}
+
+/// Fails the build where a plan needs more than `limit` bytes of RAM, and says by how much.
+///
+/// ```
+/// # use ranklet::model::Plan;
+/// # const fn plan_bytes() -> usize { 100 }
+/// ranklet::must_fit!(plan_bytes(), 16 * 1024);
+/// ```
+///
+/// ```compile_fail
+/// ranklet::must_fit!(20_000, 16 * 1024); // the plan needs 20000 bytes of RAM, the limit is 16384: 3616 bytes too many
+/// ```
+#[macro_export]
+macro_rules! must_fit {
+    ($bytes:expr, $limit:expr $(,)?) => {
+        const _: () = {
+            const NEEDED: usize = $bytes;
+            const LIMIT: usize = $limit;
+            const MESSAGE: [u8; 96] = $crate::model::plan::too_large_message(NEEDED, LIMIT);
+            if NEEDED > LIMIT {
+                match ::core::str::from_utf8(&MESSAGE) {
+                    Ok(message) => ::core::panic!("{}", message),
+                    Err(_) => ::core::panic!("the plan does not fit"),
+                }
+            }
+        };
+    };
+}

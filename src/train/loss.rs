@@ -1,0 +1,239 @@
+//! Losses and their gradients: forward and backward of the network's end, side by side.
+//!
+//! | loss | of one sample | gradient |
+//! |---|---|---|
+//! | cross-entropy | `log Σ exp(z_i − z_t)` | `softmax(z) − onehot(t)`; the target's is minus the sum of the others |
+//! | binary cross-entropy | mean of `max(z,0) − z·y + log(1 + e^−|z|)` | `(sigmoid(z) − y) / n` |
+//! | mean squared error | mean of `(y − t)²` | `2 (y − t) / n` |
+//!
+//! Exponentials have 31 bits, so a confident sample still has a gradient: with 15 it would vanish at a probability of
+//! 0.99997.
+
+use crate::fixed::block::requantize;
+use crate::fixed::log2::log2_q26;
+use crate::fixed::rounding::{bit_length, shift_right_half_even};
+use crate::fixed::row_sum::RowSum;
+use crate::fixed::sigmoid::{sigmoid_q31, softplus_neg_abs_q26};
+use crate::fixed::{Block, Exp, Real};
+use crate::layer::head::softmax_terms;
+use crate::model::HeadKind;
+
+/// ln 2 in Q30.
+const LN_2: Real = Real::new(744_261_118, -30);
+
+/// Which loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum LossKind {
+    /// For exclusive classes.
+    CrossEntropy,
+    /// On logits, for labels that are each yes or no.
+    BinaryCrossEntropy,
+    /// For values.
+    MeanSquaredError,
+}
+
+impl LossKind {
+    /// The loss that fits a head; none for a network without one.
+    #[must_use]
+    pub const fn of_head(head: HeadKind) -> Option<LossKind> {
+        match head {
+            HeadKind::Classification => Some(LossKind::CrossEntropy),
+            HeadKind::Binary => Some(LossKind::BinaryCrossEntropy),
+            HeadKind::Regression => Some(LossKind::MeanSquaredError),
+            HeadKind::None => None,
+        }
+    }
+}
+
+/// What a sample should have come out as.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Target<'a> {
+    /// A class, for cross-entropy.
+    Class(usize),
+    /// One yes or no a logit, for binary cross-entropy.
+    Labels(&'a [bool]),
+    /// `value = v · 2^exponent`, for mean squared error.
+    Values(&'a [i16], Exp),
+    /// The gradient itself, `dL/dy`, in place of a loss: `value = v · 2^exponent`.
+    Cotangent(&'a [i16], Exp),
+}
+
+/// A target as it waits for its unit: vectors lie in the gradient's buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Staged {
+    Class(usize),
+    Labels,
+    Values(Exp),
+    Cotangent(Exp),
+}
+
+/// The loss of a sample and its gradient.
+///
+/// `dy`: `(outputs)`, the staged target; overwritten by the gradient, canonical. `acc`: as long.
+/// Worst error of the loss: 2^-24 absolute (cross-entropy, binary), 2^-28 relative (squared error).
+pub(crate) fn loss(y: Block<'_>, target: Staged, dy: &mut [i16], acc: &mut [i64]) -> (Real, Exp) {
+    let acc = acc.get_mut(..y.mantissas.len()).unwrap_or(&mut []);
+    match target {
+        Staged::Class(class) => cross_entropy(y, class, dy, acc),
+        Staged::Labels => binary_cross_entropy(y, dy, acc),
+        Staged::Values(exponent) => mean_squared_error(y, exponent, dy, acc),
+        Staged::Cotangent(exponent) => (Real::ZERO, crate::fixed::block::canonicalize(dy, exponent)),
+    }
+}
+
+fn cross_entropy(y: Block<'_>, class: usize, dy: &mut [i16], acc: &mut [i64]) -> (Real, Exp) {
+    let mut slots = acc.iter_mut();
+    let sum = softmax_terms(y, |_, term| {
+        if let Some(slot) = slots.next() {
+            *slot = i64::from(term);
+        }
+    });
+    let mut own = 0;
+    if let Some(slot) = acc.get_mut(class) {
+        own = *slot;
+        *slot -= sum as i64; // minus the sum of the others
+    }
+    // L = ln Σ + (max − z_t); Σ in Q31.
+    let max = y.mantissas.iter().copied().max().unwrap_or(0);
+    let z = y.mantissas.get(class).copied().unwrap_or(0);
+    let distance = Real::new(i64::from(max) - i64::from(z), y.exponent.get());
+    let log2 = Real::new(i64::from(log2_q26(sum)) - (31 << 26), -26);
+    // Where the target holds nearly everything, ln Σ is the small sum of the others: log1p in two terms.
+    let others = Real::new(sum as i64 - own, 0);
+    let loss = if distance.is_zero() && others.less_than(Real::int(1 << 19)) {
+        let x = others.scale(-31);
+        x.sub(x.mul(x).scale(-1))
+    } else {
+        log2.mul(LN_2).add(distance)
+    };
+
+    // dy = acc / Σ: at most 44 bits of accumulator under a 16-bit reciprocal.
+    let excess = bit_length(sum).saturating_sub(44);
+    let (inverse, exponent) = Real::ONE.div(Real::new(sum as i64, 0)).to_parts_16();
+    for a in acc.iter_mut() {
+        *a = shift_right_half_even(*a, excess) * i64::from(inverse);
+    }
+    (loss, requantize(acc, exponent + excess as i32, dy))
+}
+
+fn binary_cross_entropy(y: Block<'_>, dy: &mut [i16], acc: &mut [i64]) -> (Real, Exp) {
+    let mut total = Real::ZERO;
+    for ((&m, &label), a) in y.mantissas.iter().zip(dy.iter()).zip(acc.iter_mut()) {
+        let yes = label != 0;
+        let z = Real::new(i64::from(m), y.exponent.get());
+        let q26 = z.to_q(26); // ±32; beyond that the sigmoid is 0 or 1 in 31 bits
+        // max(z, 0) − z·y: |z| where the sign is wrong, 0 where it is right.
+        let wrong = if z.is_negative() == yes { z.abs() } else { Real::ZERO };
+        let rest = Real::new(i64::from(softplus_neg_abs_q26(q26.unsigned_abs())), -26);
+        total = total.add(wrong).add(rest);
+        *a = i64::from(sigmoid_q31(q26)) - if yes { 1 << 31 } else { 0 };
+    }
+    let per_output = Real::ratio(1, y.mantissas.len() as u32);
+    let (factor, exponent) = per_output.to_parts_16();
+    for a in acc.iter_mut() {
+        *a *= i64::from(factor);
+    }
+    (total.mul(per_output), requantize(acc, exponent - 31, dy))
+}
+
+fn mean_squared_error(y: Block<'_>, target: Exp, dy: &mut [i16], acc: &mut [i64]) -> (Real, Exp) {
+    for (a, &m) in acc.iter_mut().zip(y.mantissas) {
+        *a = i64::from(m);
+    }
+    let mut row = RowSum::new(acc, y.exponent.get(), 15);
+    let joined = row.join(target.get(), 15);
+    for (v, &t) in row.values_mut().iter_mut().zip(dy.iter()) {
+        *v -= joined.align(i64::from(t));
+    }
+    let (difference, exponent) = row.finish();
+    let union = difference.iter().fold(0, |u, v| u | v.unsigned_abs());
+    let excess = bit_length(union).saturating_sub(46);
+    let per_output = Real::ratio(1, y.mantissas.len() as u32);
+    let (factor, factor_exponent) = per_output.scale(1).to_parts_16();
+    let mut total = Real::ZERO;
+    for d in difference.iter_mut() {
+        let value = Real::new(*d, exponent);
+        total = total.add(value.mul(value));
+        *d = shift_right_half_even(*d, excess) * i64::from(factor);
+    }
+    (total.mul(per_output), requantize(difference, exponent + excess as i32 + factor_exponent, dy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn f(x: Real) -> f64 {
+        f64::from(x.mantissa()) * f64::from(x.exponent()).exp2()
+    }
+
+    fn run(z: &[i16], e: i16, staged: Staged, dy: &mut [i16]) -> (f64, Vec<f64>) {
+        let y = Block { mantissas: z, exponent: Exp(e) };
+        let (l, de) = loss(y, staged, dy, &mut vec![0; z.len()]);
+        let g = dy.iter().map(|&d| f64::from(d) * f64::from(de.get()).exp2()).collect();
+        (f(l), g)
+    }
+
+    fn close(got: &[f64], want: &[f64]) -> bool {
+        let peak = want.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+        // 16-bit block with the clamp's half per cent at the very top; 2^-30 where everything is tiny.
+        got.iter().zip(want).all(|(g, w)| (g - w).abs() <= peak * 0.004 + f64::from(-30).exp2())
+    }
+
+    proptest! {
+        #[test]
+        fn cross_entropy_is_its_definition(z in prop::collection::vec(-32639_i16..=32639, 2..20), e in -18_i16..-10, t in any::<prop::sample::Index>()) {
+            let t = t.index(z.len());
+            let x: Vec<f64> = z.iter().map(|&m| f64::from(m) * f64::from(e).exp2()).collect();
+            let max = x.iter().fold(f64::MIN, |a, &b| a.max(b));
+            let sum: f64 = x.iter().map(|v| (v - max).exp()).sum();
+            let want: Vec<f64> = x.iter().enumerate().map(|(i, v)| (v - max).exp() / sum - f64::from(u8::from(i == t))).collect();
+            let (l, g) = run(&z, e, Staged::Class(t), &mut vec![0; z.len()]);
+            let expected = sum.ln() + max - x[t];
+            prop_assert!((l - expected).abs() <= 1e-6 + expected * 1e-7, "{} {}", l, expected);
+            prop_assert!(close(&g, &want), "{:?} {:?}", g, want);
+        }
+
+        #[test]
+        fn binary_is_its_definition(z in prop::collection::vec((-32639_i16..=32639, any::<bool>()), 1..10), e in -18_i16..-10) {
+            let m: Vec<i16> = z.iter().map(|p| p.0).collect();
+            let mut dy: Vec<i16> = z.iter().map(|p| i16::from(p.1)).collect();
+            let n = z.len() as f64;
+            let (mut expected, mut want) = (0.0, vec![]);
+            for &(m, y) in &z {
+                let (x, y) = (f64::from(m) * f64::from(e).exp2(), f64::from(u8::from(y)));
+                expected += (x.max(0.0) - x * y + (-x.abs()).exp().ln_1p()) / n;
+                want.push((1.0 / (1.0 + (-x).exp()) - y) / n);
+            }
+            let (l, g) = run(&m, e, Staged::Labels, &mut dy);
+            prop_assert!((l - expected).abs() <= 1e-6 + expected * 1e-7, "{} {}", l, expected);
+            prop_assert!(close(&g, &want), "{:?} {:?}", g, want);
+        }
+
+        #[test]
+        fn squared_error_is_its_definition(z in prop::collection::vec((-32639_i16..=32639, -32639_i16..=32639), 1..10), e in -18_i16..-10, te in -18_i16..-10) {
+            let m: Vec<i16> = z.iter().map(|p| p.0).collect();
+            let mut dy: Vec<i16> = z.iter().map(|p| p.1).collect();
+            let n = z.len() as f64;
+            let d: Vec<f64> = z.iter().map(|p| f64::from(p.0) * f64::from(e).exp2() - f64::from(p.1) * f64::from(te).exp2()).collect();
+            let (l, g) = run(&m, e, Staged::Values(Exp(te)), &mut dy);
+            let expected = d.iter().map(|d| d * d).sum::<f64>() / n;
+            prop_assert!((l - expected).abs() <= expected * 1e-7, "{} {}", l, expected);
+            prop_assert!(close(&g, &d.iter().map(|d| 2.0 * d / n).collect::<Vec<_>>()));
+        }
+    }
+
+    #[test]
+    fn a_confident_sample_still_has_a_gradient() {
+        // z = (0, −18): the other class has 1.5e-8, which 15-bit exponentials would not see.
+        let (l, g) = run(&[0, -18 << 10], -10, Staged::Class(0), &mut [0; 2]);
+        assert!((l / 1.5229979e-8 - 1.0).abs() < 0.04, "{l}");
+        assert!(g[0] < 0.0 && g[1] > 0.0);
+    }
+}

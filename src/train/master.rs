@@ -1,0 +1,147 @@
+//! The parameters: 32-bit masters in two 16-bit planes, `master = high · 65536 + low`.
+//!
+//! The low plane is **signed**, so that the high plane is the *rounded* master (half up), and a kernel that reads the
+//! high plane alone computes with the nearest 16-bit value. One exponent a tensor: `value = master · 2^exponent`,
+//! kept so that `2^29 ≤ max|master| < 2^30`. Why 32 bits: written back in 8 or 16, updates below one LSB are lost or,
+//! floored, pull the parameters to zero.
+
+use crate::fixed::rounding::{bit_length, shift_half_even, shift_right_half_even};
+use crate::fixed::{Exp, Real};
+
+/// Bits of a normalized peak: `2^29 ≤ max|master| < 2^30`.
+const PEAK_BITS: i32 = 30;
+
+/// One tensor of parameters.
+#[derive(Debug)]
+pub struct Master<'a> {
+    /// The rounded upper halves: what the kernels read.
+    pub high: &'a mut [i16],
+    /// The signed lower halves.
+    pub low: &'a mut [i16],
+    /// Of the masters; [`Exp::ZERO`] where all are zero.
+    pub exponent: &'a mut i16,
+}
+
+/// Both halves of a master. Requires `|master| < 2^31 − 2^15`.
+#[inline]
+#[must_use]
+pub const fn split(master: i32) -> (i16, i16) {
+    let high = (master.wrapping_add(0x8000)) >> 16;
+    (high as i16, master.wrapping_sub(high << 16) as i16)
+}
+
+/// The master of two halves.
+#[inline]
+#[must_use]
+pub const fn join(high: i16, low: i16) -> i32 {
+    ((high as i32) << 16).wrapping_add(low as i32)
+}
+
+impl Master<'_> {
+    /// The masters, in order.
+    pub fn values(&self) -> impl Iterator<Item = i32> {
+        self.high.iter().zip(self.low.iter()).map(|(&h, &l)| join(h, l))
+    }
+
+    /// Replaces all masters by `values · 2^exponent`, normalized; half to even where bits are dropped.
+    pub fn set(&mut self, values: &[i32], exponent: i32) {
+        let union = values.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
+        if union == 0 {
+            self.high.fill(0);
+            self.low.fill(0);
+            *self.exponent = Exp::ZERO.0;
+            return;
+        }
+        let mut shift = bit_length(union) as i32 - PEAK_BITS;
+        // Rounding may carry the peak to 2^30 exactly: one more.
+        let peak = values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
+        if shift > 0 && shift_half_even(i64::from(peak), shift) >> PEAK_BITS != 0 {
+            shift += 1;
+        }
+        for ((h, l), &v) in self.high.iter_mut().zip(self.low.iter_mut()).zip(values) {
+            (*h, *l) = split(shift_half_even(i64::from(v), shift) as i32);
+        }
+        *self.exponent = Exp::saturating(exponent + shift).0;
+    }
+
+    /// `master ← master · decay − delta(i)`, for every element.
+    ///
+    /// `buffer`: one value an element, read by `delta` and overwritten. `bound`: at least every `|delta|`.
+    /// Rounding: half to even, the decay and the delta once each, at an exponent where both fit.
+    pub fn update(&mut self, buffer: &mut [i32], decay: Real, bound: Real, mut delta: impl FnMut(usize, i32) -> Real) {
+        // bound < 2^(e + 31) and must stay below 2^29 at the common exponent; masters are below 2^30.
+        let needed = bound.exponent() + 2;
+        let current = i32::from(*self.exponent);
+        let common = if *self.exponent == Exp::ZERO.0 { needed } else { current.max(needed) };
+        let down = (common - current - decay.exponent()).clamp(0, 63) as u32;
+        for (i, ((b, &h), &l)) in buffer.iter_mut().zip(self.high.iter()).zip(self.low.iter()).enumerate() {
+            // |master · decay mantissa| < 2^30 · 2^31.
+            let kept = shift_right_half_even(i64::from(join(h, l)) * i64::from(decay.mantissa()), down) as i32;
+            *b = kept.wrapping_sub(delta(i, *b).to_q(-common));
+        }
+        self.set(buffer, common);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+
+    fn value(m: &Master<'_>, i: usize) -> f64 {
+        f64::from(join(m.high[i], m.low[i])) * f64::from(*m.exponent).exp2()
+    }
+
+    proptest! {
+        #[test]
+        fn halves_join(m in -(1 << 30)..(1 << 30)) {
+            let (h, l) = split(m);
+            prop_assert_eq!(join(h, l), m);
+            // The high plane is the rounded master.
+            prop_assert!((i64::from(h) * 65536 - i64::from(m)).abs() <= 32768);
+        }
+
+        #[test]
+        fn set_normalizes(values in prop::collection::vec(any::<i32>().prop_map(|v| v.max(-i32::MAX)), 1..20), e in -50_i32..50) {
+            let (mut h, mut l, mut x) = (vec![0; values.len()], vec![0; values.len()], 0);
+            let mut m = Master { high: &mut h, low: &mut l, exponent: &mut x };
+            m.set(&values, e);
+            let peak = m.values().map(|v| v.unsigned_abs()).max().unwrap();
+            prop_assert!(peak == 0 || (1 << 29..1 << 30).contains(&peak), "{}", peak);
+            for (i, v) in values.iter().enumerate() {
+                let want = f64::from(*v) * f64::from(e).exp2();
+                prop_assert!((value(&m, i) - want).abs() <= f64::from(*m.exponent - 1).exp2());
+            }
+        }
+
+        #[test]
+        fn update_subtracts(values in prop::collection::vec(-(1 << 30)..(1 << 30), 4), d in -1000_i32..1000, de in -40_i32..10, e in -40_i32..0) {
+            let (mut h, mut l, mut x) = (vec![0; 4], vec![0; 4], 0);
+            let mut m = Master { high: &mut h, low: &mut l, exponent: &mut x };
+            m.set(&values, e);
+            let before: vec::Vec<f64> = (0..4).map(|i| value(&m, i)).collect();
+            let delta = Real::new(i64::from(d), de);
+            let mut buffer = vec![0; 4];
+            m.update(&mut buffer, Real::ONE, delta.abs(), |_, _| delta);
+            let top = before.iter().fold(0.0_f64, |a, b| a.max(b.abs())).max((f64::from(d) * f64::from(de).exp2()).abs());
+            for i in 0..4 {
+                let want = before[i] - f64::from(d) * f64::from(de).exp2();
+                prop_assert!((value(&m, i) - want).abs() <= top * f64::from(-27).exp2(), "{} {}", value(&m, i), want);
+            }
+        }
+    }
+
+    #[test]
+    fn zero_mean_updates_do_not_drift() {
+        // An 8-bit master with floored writes falls from 100 to 0 here; this one must stay.
+        let (mut h, mut l, mut x) = (vec![0; 1], vec![0; 1], 0);
+        let mut m = Master { high: &mut h, low: &mut l, exponent: &mut x };
+        m.set(&[100], 0);
+        for i in 0..400 {
+            let delta = Real::ratio(if i % 2 == 0 { 1 } else { -1 }, 11);
+            m.update(&mut [0], Real::ONE, Real::ONE, |_, _| delta);
+        }
+        assert!((value(&m, 0) - 100.0).abs() < 1e-5, "{}", value(&m, 0));
+    }
+}

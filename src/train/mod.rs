@@ -1,0 +1,32 @@
+//! Training: from a sample to an updated A and B, in bounded units, with integers only.
+//!
+//! ```text
+//! sample → forward (keeping each layer's input) → loss → backward (dx, and dA, dB only) → optimizer → A, B
+//! ```
+//!
+//! The trainer borrows the adapter mutably and the model immutably: nothing else can learn.
+//!
+//! * [`learner`]: A and B while they learn: masters, gradients, moments, kept activations
+//! * [`loss`]: cross-entropy, binary cross-entropy on logits, mean squared error
+//! * [`optimizer`]: what an optimizer is; [`adamw`], [`sgd`]
+//! * [`schedule`]: the learning rate over time
+//! * [`trainer`]: the sequence of units
+//! * [`master`], [`moments`]: the number formats of the parameters and of the optimizers' state
+
+pub mod adamw;
+pub mod learner;
+pub mod loss;
+pub mod master;
+pub mod moments;
+pub mod optimizer;
+pub mod schedule;
+pub mod sgd;
+pub mod trainer;
+
+pub use adamw::AdamW;
+pub use learner::{Learn, LearnError, Learner};
+pub use loss::{LossKind, Target};
+pub use optimizer::Optimizer;
+pub use schedule::Schedule;
+pub use sgd::Sgd;
+pub use trainer::{Progress, TrainError, Trainer};

@@ -1,0 +1,67 @@
+//! What an optimizer is: a rule that turns the gradient of one tensor into an update of its masters.
+
+use super::master::Master;
+use super::moments::TensorState;
+use crate::fixed::Real;
+use crate::fixed::hash::Stream;
+use crate::layer::gradient::GradScale;
+
+/// One tensor, with everything that belongs to it.
+#[derive(Debug)]
+pub struct Tensor<'a> {
+    /// The parameters.
+    pub master: Master<'a>,
+    /// The accumulated gradient, under `state.gradient`; a buffer for the rule, which the trainer clears afterwards.
+    pub gradient: &'a mut [i32],
+    /// First moment; empty where the plan made no room for one.
+    pub first: &'a mut [i16],
+    /// Second moment; empty where the plan made no room for one.
+    pub second: &'a mut [u16],
+    /// Their exponents.
+    pub state: &'a mut TensorState,
+}
+
+impl Tensor<'_> {
+    /// The same, borrowed for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> Tensor<'_> {
+        let Master { high, low, exponent } = &mut self.master;
+        Tensor {
+            master: Master { high, low, exponent },
+            gradient: self.gradient,
+            first: self.first,
+            second: self.second,
+            state: self.state,
+        }
+    }
+
+    /// Empties the accumulator for the next step.
+    pub(crate) fn clear_gradient(&mut self) {
+        self.gradient.fill(0);
+        self.state.gradient = GradScale::EMPTY;
+    }
+}
+
+/// What a rule is told about the step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// 1 for the first.
+    pub number: u32,
+    /// The learning rate, schedule applied.
+    pub lr: Real,
+    /// What the accumulated gradient is multiplied by: 1 / samples, times the clipping factor.
+    pub gradient_factor: Real,
+    /// Draws for dithered rounding, of this step and tensor.
+    pub dither: Stream,
+}
+
+/// An optimizer. Its configuration is `&self`; its state lies in the learner.
+pub trait Optimizer {
+    /// Moments it keeps for each parameter: 0, 1 or 2. The plan must have made room.
+    fn moments(&self) -> usize;
+
+    /// The base learning rate, before the schedule.
+    fn lr(&self) -> Real;
+
+    /// Updates one tensor.
+    fn update(&self, tensor: Tensor<'_>, step: &Step);
+}

@@ -1,0 +1,506 @@
+//! [`Trainer`]: the sequence of bounded units from a sample to an updated A and B.
+//!
+//! One unit is one layer forward, the loss, one layer backward, the norm of one tensor, or the update of one tensor.
+//! Between units all state lies in the learner's memory, so the scratch may serve an inference meanwhile.
+
+use super::learner::{BackwardParts, ForwardParts, Learner};
+use super::loss::{LossKind, Staged, Target, loss};
+use super::moments::sum_of_squares;
+use super::optimizer::{Optimizer, Step};
+use super::schedule::Schedule;
+use crate::fixed::hash::{Purpose, Seed, Stream};
+use crate::fixed::{Block, Exp, Real, Tile, TileMut};
+use crate::image::Fingerprint;
+use crate::layer::normalize::{Input, Normalize};
+use crate::layer::{Dropout, ShapeError, first};
+use crate::model::{Model, Scratch};
+
+/// Why a sample is refused. The adapter is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The sample before has not been finished: call `advance` until there is no more.
+    Busy,
+    /// The learner belongs to another base.
+    Base {
+        /// Of the model.
+        expected: Fingerprint,
+        /// Of the learner.
+        found: Fingerprint,
+    },
+    /// The optimizer keeps more moments than the plan made room for.
+    Moments {
+        /// What the optimizer keeps for each parameter.
+        needed: usize,
+        /// What the plan has.
+        planned: usize,
+    },
+    /// Dropout was asked for, but the plan made no room for it: add `Train::dropout`.
+    DropoutNotPlanned,
+    /// The input has another number of features than the network.
+    Input {
+        /// The spec's.
+        expected: usize,
+        /// The input's.
+        found: usize,
+    },
+    /// There is no such class.
+    Class {
+        /// The label.
+        found: usize,
+        /// Classes there are.
+        classes: usize,
+    },
+    /// The target has another length than the output.
+    TargetLength {
+        /// The spec's outputs.
+        expected: usize,
+        /// The target's.
+        found: usize,
+    },
+    /// A target of another kind than the loss takes.
+    TargetKind {
+        /// The loss.
+        loss: LossKind,
+    },
+    /// The network has no head, so it has no loss: choose one with `Trainer::loss`.
+    NoLoss,
+    /// A buffer is too small: the memory was split by the plan of another network.
+    Shape(ShapeError),
+}
+
+impl core::fmt::Display for TrainError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            TrainError::Busy => write!(f, "the sample before is not finished: call advance until there is no more"),
+            TrainError::Base { expected, found } => {
+                write!(f, "the learner belongs to the base {found}, the model is {expected}")
+            }
+            TrainError::Moments { needed, planned } => write!(
+                f,
+                "the optimizer keeps {needed} moments a parameter, the plan made room for {planned}: \
+                 plan with Train::adamw() or Train::momentum()"
+            ),
+            TrainError::DropoutNotPlanned => write!(f, "the plan made no room for dropout: add Train::dropout()"),
+            TrainError::Input { expected, found } => {
+                write!(f, "the input has {found} features, the network takes {expected}")
+            }
+            TrainError::Class { found, classes } => {
+                write!(f, "label {found}, but there are {classes} classes (0 to {})", classes.saturating_sub(1))
+            }
+            TrainError::TargetLength { expected, found } => {
+                write!(f, "the target has {found} values, the network has {expected} outputs")
+            }
+            TrainError::TargetKind { loss } => write!(f, "this kind of target does not go with {loss:?}"),
+            TrainError::NoLoss => write!(f, "the network has no head: choose a loss with Trainer::loss"),
+            TrainError::Shape(e) => write!(f, "memory of another network's plan: {e}"),
+        }
+    }
+}
+
+impl core::error::Error for TrainError {}
+
+impl From<ShapeError> for TrainError {
+    fn from(e: ShapeError) -> Self {
+        TrainError::Shape(e)
+    }
+}
+
+/// What a unit brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Progress {
+    more: bool,
+    /// The sample's loss, from the unit that computed it.
+    pub loss: Option<Real>,
+    /// Whether this unit finished an optimizer step.
+    pub stepped: bool,
+}
+
+impl Progress {
+    /// Whether the sample has more units.
+    #[must_use]
+    pub const fn more(&self) -> bool {
+        self.more
+    }
+}
+
+/// Where the next unit stands. `at` is the place of the layer's input in the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Forward { site: u16, at: usize },
+    Loss { at: usize },
+    Backward { site: u16, at: usize, flip: usize, exponent: Exp },
+    Norm { tensor: usize, sum: Real },
+    Update { tensor: usize, factor: Real },
+}
+
+/// Trains one adapter on one model.
+///
+/// Configure it once, then for each sample call [`sample`](Trainer::sample) and [`advance`](Trainer::advance) until there
+/// is no more, or [`step`](Trainer::step), which loops.
+#[derive(Debug)]
+pub struct Trainer<'t, 'm, 'a, O> {
+    model: &'t Model<'m>,
+    learner: &'t mut Learner<'a>,
+    optimizer: O,
+    schedule: Schedule,
+    accumulate: u32,
+    clip: Option<Real>,
+    dropout: Real,
+    seed: Seed,
+    loss: Option<LossKind>,
+    phase: Phase,
+    staged: Staged,
+    pending: u32,
+}
+
+impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
+    /// A trainer with one sample a step, a constant rate, no clipping, no dropout, and the loss that fits the head.
+    ///
+    /// # Errors
+    /// [`TrainError::Base`], [`TrainError::Moments`].
+    pub fn new(model: &'t Model<'m>, learner: &'t mut Learner<'a>, optimizer: O) -> Result<Self, TrainError> {
+        let (expected, found) = (model.source(), learner.source());
+        if expected != found {
+            return Err(TrainError::Base { expected, found });
+        }
+        let (needed, planned) = (optimizer.moments(), learner.train.moments);
+        if needed > planned {
+            return Err(TrainError::Moments { needed, planned });
+        }
+        Ok(Trainer {
+            model,
+            learner,
+            optimizer,
+            schedule: Schedule::Constant,
+            accumulate: 1,
+            clip: None,
+            dropout: Real::ZERO,
+            seed: Seed(0),
+            loss: LossKind::of_head(model.spec().head),
+            phase: Phase::Idle,
+            staged: Staged::Labels,
+            pending: 0,
+        })
+    }
+
+    /// Samples a step: the gradient is their mean. 0 is taken as 1.
+    #[must_use]
+    pub fn accumulate(mut self, samples: u32) -> Self {
+        self.accumulate = samples.max(1);
+        self
+    }
+
+    /// Clips the gradient of all tensors together to this L2 norm, as `clip_grad_norm_`.
+    #[must_use]
+    pub fn clip(mut self, norm: Real) -> Self {
+        self.clip = (!norm.is_zero() && !norm.is_negative()).then_some(norm);
+        self
+    }
+
+    /// The learning rate over time.
+    #[must_use]
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Dropout on the adapters' inputs, 0 ≤ p < 1.
+    ///
+    /// # Errors
+    /// [`TrainError::DropoutNotPlanned`].
+    pub fn dropout(mut self, p: Real) -> Result<Self, TrainError> {
+        if !p.is_zero() && !self.learner.train.dropout {
+            return Err(TrainError::DropoutNotPlanned);
+        }
+        self.dropout = p;
+        Ok(self)
+    }
+
+    /// Fixes everything random in training. Default 0.
+    #[must_use]
+    pub fn seed(mut self, seed: Seed) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Another loss than the head's.
+    #[must_use]
+    pub fn loss(mut self, loss: LossKind) -> Self {
+        self.loss = Some(loss);
+        self
+    }
+
+    /// The adapter as it stands.
+    #[must_use]
+    pub fn learner(&self) -> &Learner<'a> {
+        self.learner
+    }
+
+    /// Takes a sample: normalises and copies it, so that the caller's buffers are free again.
+    ///
+    /// # Errors
+    /// See [`TrainError`]; the adapter and its gradients are unchanged.
+    pub fn sample(
+        &mut self,
+        input: Input<'_>,
+        target: Target<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<(), TrainError> {
+        if self.phase != Phase::Idle {
+            return Err(TrainError::Busy);
+        }
+        let spec = self.model.spec();
+        let (expected, found) = (spec.features, input.len());
+        if expected != found {
+            return Err(TrainError::Input { expected, found });
+        }
+        self.check_target(target, spec.outputs)?;
+        let x = first("trace", self.learner.trace, expected)?;
+        let exponent = Normalize::forward(self.model.normalize().as_ref(), input, x, scratch.acc)?;
+        if let Some(e) = self.learner.trace_exponents.first_mut() {
+            *e = exponent;
+        }
+        let [dy, _] = &mut self.learner.gradients;
+        self.staged = stage(target, first("gradient", dy, spec.outputs)?);
+        self.learner.samples = self.learner.samples.wrapping_add(1);
+        self.phase = Phase::Forward { site: 0, at: 0 };
+        Ok(())
+    }
+
+    /// Runs the next unit.
+    ///
+    /// # Errors
+    /// [`TrainError::Shape`] where `scratch` was split by another plan; the sample is dropped.
+    pub fn advance(&mut self, scratch: &mut Scratch<'_>) -> Result<Progress, TrainError> {
+        match self.unit(scratch) {
+            Ok((loss, stepped)) => Ok(Progress { more: self.phase != Phase::Idle, loss, stepped }),
+            Err(e) => {
+                self.phase = Phase::Idle;
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Runs all units of the sample; returns its loss.
+    ///
+    /// # Errors
+    /// As [`advance`](Trainer::advance).
+    pub fn step(&mut self, scratch: &mut Scratch<'_>) -> Result<Real, TrainError> {
+        let mut loss = Real::ZERO;
+        loop {
+            let progress = self.advance(scratch)?;
+            loss = progress.loss.unwrap_or(loss);
+            if !progress.more {
+                return Ok(loss);
+            }
+        }
+    }
+
+    /// Makes the optimizer step now, with the samples accumulated so far (the end of an epoch). Then call
+    /// [`advance`](Trainer::advance) until there is no more. Nothing happens where none are pending.
+    ///
+    /// # Errors
+    /// [`TrainError::Busy`].
+    pub fn flush(&mut self) -> Result<(), TrainError> {
+        if self.phase != Phase::Idle {
+            return Err(TrainError::Busy);
+        }
+        if self.pending > 0 {
+            self.phase = Phase::Norm { tensor: 0, sum: Real::ZERO };
+        }
+        Ok(())
+    }
+
+    fn check_target(&self, target: Target<'_>, outputs: usize) -> Result<(), TrainError> {
+        let length = |found| {
+            if found == outputs { Ok(()) } else { Err(TrainError::TargetLength { expected: outputs, found }) }
+        };
+        if let Target::Cotangent(v, _) = target {
+            return length(v.len());
+        }
+        match (self.loss.ok_or(TrainError::NoLoss)?, target) {
+            (LossKind::CrossEntropy, Target::Class(found)) if found >= outputs => {
+                Err(TrainError::Class { found, classes: outputs })
+            }
+            (LossKind::CrossEntropy, Target::Class(_)) => Ok(()),
+            (LossKind::BinaryCrossEntropy, Target::Labels(l)) => length(l.len()),
+            (LossKind::MeanSquaredError, Target::Values(v, _)) => length(v.len()),
+            (loss, _) => Err(TrainError::TargetKind { loss }),
+        }
+    }
+
+    fn unit(&mut self, scratch: &mut Scratch<'_>) -> Result<(Option<Real>, bool), ShapeError> {
+        match self.phase {
+            Phase::Idle => {}
+            Phase::Forward { site, at } => self.forward(site, at, scratch)?,
+            Phase::Loss { at } => return Ok((Some(self.loss_unit(at, scratch)), false)),
+            Phase::Backward { site, at, flip, exponent } => self.backward(site, at, flip, exponent, scratch)?,
+            Phase::Norm { tensor, sum } => self.norm(tensor, sum),
+            Phase::Update { tensor, factor } => return Ok((None, self.update(tensor, factor))),
+        }
+        Ok((None, false))
+    }
+
+    fn forward(&mut self, site: u16, at: usize, scratch: &mut Scratch<'_>) -> Result<(), ShapeError> {
+        let linear = self.model.linear(site);
+        let dropout = Dropout::new(self.dropout, self.seed, self.learner.samples, u32::from(site));
+        let ForwardParts { view, trace, exponents } = self.learner.forward_parts();
+        let lora = view.lora(site).map(|l| crate::layer::Lora { dropout, ..l });
+        let end = at + linear.inputs;
+        let (x, y) = trace.split_at_mut_checked(end).unwrap_or_default();
+        let x = x.get(at..).unwrap_or(&[]);
+        let y = first("trace", y, linear.outputs)?;
+        let (ex, ey) = exponents.split_at_mut_checked(usize::from(site) + 1).unwrap_or_default();
+        linear.forward(
+            Tile { mantissas: x, exponents: ex.get(usize::from(site)..).unwrap_or(&[]) },
+            lora.into_iter(),
+            TileMut { mantissas: y, exponents: first("trace's exponents", ey, 1)? },
+            &mut scratch.layer(),
+        )?;
+        let next = site + 1;
+        self.phase = if next < self.model.spec().linears {
+            Phase::Forward { site: next, at: end }
+        } else {
+            Phase::Loss { at: end }
+        };
+        Ok(())
+    }
+
+    fn loss_unit(&mut self, at: usize, scratch: &mut Scratch<'_>) -> Real {
+        let spec = self.model.spec();
+        let y = Block {
+            mantissas: self.learner.trace.get(at..at + spec.outputs).unwrap_or(&[]),
+            exponent: self.learner.trace_exponents.get(usize::from(spec.linears)).copied().unwrap_or(Exp::ZERO),
+        };
+        let [dy, _] = &mut self.learner.gradients;
+        let dy = dy.get_mut(..spec.outputs).unwrap_or_default();
+        let (value, exponent) = loss(y, self.staged, dy, scratch.acc);
+        let site = spec.linears - 1;
+        let inputs = self.model.linear_spec(site).map_or(0, |l| l.inputs);
+        self.pending += 1;
+        self.phase = Phase::Backward { site, at: at - inputs, flip: 0, exponent };
+        self.leave_backward(site.wrapping_add(1));
+        value
+    }
+
+    fn backward(
+        &mut self,
+        site: u16,
+        at: usize,
+        flip: usize,
+        exponent: Exp,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<(), ShapeError> {
+        let linear = self.model.linear(site);
+        let lowest = self.learner.lowest_site();
+        let dropout = Dropout::new(self.dropout, self.seed, self.learner.samples, u32::from(site));
+        let parts = self.learner.backward_parts(site);
+        let BackwardParts { view, gradient, trace, trace_exponents, gradients: [even, odd] } = parts;
+        let lora = view.lora(site).map(|l| crate::layer::Lora { dropout, ..l });
+        let (dy, dx) = if flip == 0 { (even, odd) } else { (odd, even) };
+
+        let end = at + linear.inputs;
+        let site_index = usize::from(site);
+        let x = Tile {
+            mantissas: trace.get(at..end).unwrap_or(&[]),
+            exponents: trace_exponents.get(site_index..=site_index).unwrap_or(&[]),
+        };
+        let y = Tile {
+            mantissas: trace.get(end..end + linear.outputs).unwrap_or(&[]),
+            exponents: trace_exponents.get(site_index + 1..site_index + 2).unwrap_or(&[]),
+        };
+        let mut exponents = [exponent];
+        let mut dy = TileMut { mantissas: first("gradient", dy, linear.outputs)?, exponents: &mut exponents };
+        linear.activation.backward(y, &mut dy);
+
+        let mut dx_exponent = [Exp::ZERO];
+        let dx = if site > lowest {
+            Some(TileMut { mantissas: first("gradient", dx, linear.inputs)?, exponents: &mut dx_exponent })
+        } else {
+            None
+        };
+        linear.backward(x, dy.as_tile(), lora.as_ref(), gradient, dx, &mut scratch.layer())?;
+        let [exponent] = dx_exponent;
+        let below = site.checked_sub(1).and_then(|s| self.model.linear_spec(s)).map_or(0, |l| l.inputs);
+        let next = site.saturating_sub(1);
+        self.phase = Phase::Backward { site: next, at: at.saturating_sub(below), flip: 1 - flip, exponent };
+        self.leave_backward(site);
+        Ok(())
+    }
+
+    /// Goes on behind backward where `site`, the layer just done, was the lowest that has an adapter.
+    fn leave_backward(&mut self, site: u16) {
+        if site > self.learner.lowest_site() {
+            return;
+        }
+        self.phase =
+            if self.pending >= self.accumulate { Phase::Norm { tensor: 0, sum: Real::ZERO } } else { Phase::Idle };
+    }
+
+    fn norm(&mut self, tensor: usize, sum: Real) {
+        let mean = Real::ratio(1, self.pending);
+        let Some(clip) = self.clip else {
+            self.phase = Phase::Update { tensor: 0, factor: mean };
+            return;
+        };
+        let sum = match self.learner.tensor(tensor) {
+            Some(t) => {
+                let scale = t.state.gradient;
+                sum.add(sum_of_squares(t.gradient, scale.exponent(), scale.bits()))
+            }
+            None => sum,
+        };
+        self.phase = if tensor + 1 < self.learner.tensors() {
+            Phase::Norm { tensor: tensor + 1, sum }
+        } else {
+            // PyTorch: min(1, max_norm / (norm + 1e-6)).
+            let norm = sum.sqrt().mul(mean);
+            let limit = clip.div(norm.add(Real::ratio(1, 1_000_000))).min(Real::ONE);
+            Phase::Update { tensor: 0, factor: mean.mul(limit) }
+        };
+    }
+
+    fn update(&mut self, tensor: usize, factor: Real) -> bool {
+        let number = self.learner.steps.wrapping_add(1);
+        let step = Step {
+            number,
+            lr: self.optimizer.lr().mul(self.schedule.factor(number)),
+            gradient_factor: factor,
+            dither: Stream::new(self.seed, Purpose::Dither, number, tensor as u32),
+        };
+        if let Some(mut t) = self.learner.tensor(tensor) {
+            self.optimizer.update(t.reborrow(), &step);
+            t.clear_gradient();
+        }
+        if tensor + 1 < self.learner.tensors() {
+            self.phase = Phase::Update { tensor: tensor + 1, factor };
+            return false;
+        }
+        self.learner.steps = number;
+        self.pending = 0;
+        self.phase = Phase::Idle;
+        true
+    }
+}
+
+fn stage(target: Target<'_>, dy: &mut [i16]) -> Staged {
+    match target {
+        Target::Class(class) => Staged::Class(class),
+        Target::Labels(labels) => {
+            dy.iter_mut().zip(labels).for_each(|(d, &l)| *d = i16::from(l));
+            Staged::Labels
+        }
+        Target::Values(values, exponent) => {
+            dy.iter_mut().zip(values).for_each(|(d, &v)| *d = v);
+            Staged::Values(exponent)
+        }
+        Target::Cotangent(values, exponent) => {
+            dy.iter_mut().zip(values).for_each(|(d, &v)| *d = v);
+            Staged::Cotangent(exponent)
+        }
+    }
+}
