@@ -30,17 +30,23 @@ pub(crate) fn install(packages: &[&str], report: Report) -> Result<()> {
         let sudo = if Path::new("/etc/debian_version").exists() { "as root" } else { "on Debian, as root" };
         bail!("missing: {}. Install it ({sudo}):\n    {}", packages.join(", "), command(packages));
     }
+    let packages: Vec<&str> = packages.iter().copied().filter(|package| !installed(package)).collect();
     report.doing(&format!("apt-get install {}", packages.join(" ")));
     let limit = Duration::from_secs(1200);
     // An update may fail for a foreign repository while the lists of this package are fine: the installation decides.
     let update = follow(apt().arg("update"), limit, |_| ())?;
-    let install = follow(apt().args(["install", "-y", "--no-install-recommends"]).args(packages), limit, |_| ())?;
+    let install = follow(apt().args(["install", "-y", "--no-install-recommends"]).args(&packages), limit, |_| ())?;
     if !install.ok() {
         let said = if update.ok() { install.text.clone() } else { format!("{}{}", update.text, install.text) };
-        bail!("apt-get {}:\n{}\nBy hand (as root):\n    {}", install.how(), tail(&said), command(packages));
+        bail!("apt-get {}:\n{}\nBy hand (as root):\n    {}", install.how(), tail(&said), command(&packages));
     }
     report.did(&packages.join(", "));
     Ok(())
+}
+
+fn installed(package: &str) -> bool {
+    output(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]))
+        .is_ok_and(|status| status == "installed")
 }
 
 fn apt() -> Command {

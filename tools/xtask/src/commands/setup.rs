@@ -6,7 +6,8 @@ use crate::{board, emulator, report::Report, toolchain, toolchain::Toolchain};
 
 /// Gets everything ready and tells it line by line.
 pub(crate) fn run() -> Result<bool> {
-    ready(Report::All)?;
+    let firmware = ready(Report::All)?;
+    toolchain::ensure_lints(&firmware, Report::All)?;
     println!("ready      cargo xtask demo | test | bench | size");
     Ok(true)
 }

@@ -55,6 +55,12 @@ impl Compiler {
         if self.rustup().is_none() {
             command.env_remove("RUSTUP_TOOLCHAIN");
         }
+        // Cargo looks for its subcommands (fmt, clippy) in PATH: they must be of the same make.
+        let folder = self.cargo.parent().map(Path::to_owned);
+        let others = env::var_os("PATH").unwrap_or_default();
+        if let Ok(path) = env::join_paths(folder.into_iter().chain(env::split_paths(&others))) {
+            command.env("PATH", path);
+        }
         command
     }
 

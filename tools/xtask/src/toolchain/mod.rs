@@ -5,6 +5,7 @@
 
 mod compiler;
 mod linker;
+mod lint;
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -55,6 +56,19 @@ impl Toolchain {
         };
         format!("rustc {} ({}) with {way}", self.compiler.version, self.compiler.rustc.display())
     }
+}
+
+/// Makes sure that rustfmt and clippy are there, for the compiler that runs this command and for the firmware's.
+///
+/// # Errors
+/// Says what to install if this process may not.
+pub(crate) fn ensure_lints(firmware: &Toolchain, report: Report) -> Result<()> {
+    let own = Compiler::all().into_iter().next().context("no rustc in PATH, although cargo runs")?;
+    lint::ensure(&own, report)?;
+    if own.rustc != firmware.compiler.rustc {
+        lint::ensure(&firmware.compiler, report)?;
+    }
+    Ok(())
 }
 
 /// Finds a compiler for all of `targets`, or installs one.

@@ -7,17 +7,19 @@ mod steps;
 use anyhow::Result;
 
 use self::steps::Steps;
-use crate::{commands::setup, report::Report};
+use crate::{commands::setup, report::Report, toolchain};
 
 /// Runs everything; tells whether nothing failed.
 pub(crate) fn run() -> Result<bool> {
     let mut steps = Steps::new();
-    host::run(&mut steps);
     let mut toolchain = None;
-    steps.check("targets and emulators", || {
-        toolchain = Some(setup::ready(Report::Changes)?);
+    steps.check("tools, targets, emulators", || {
+        let firmware = setup::ready(Report::Changes)?;
+        toolchain::ensure_lints(&firmware, Report::Changes)?;
+        toolchain = Some(firmware);
         Ok(())
     });
+    host::run(&mut steps);
     match toolchain {
         Some(toolchain) => firmware::run(&mut steps, &toolchain),
         None => steps.check("firmware on every emulated board", || anyhow::bail!("not run: see above")),
