@@ -46,12 +46,12 @@ pub fn product_i4(w: I4<'_>, inputs: usize, x: &[i16], acc: &mut [i64]) {
 /// W is walked row by row, as it lies; no transpose is stored.
 /// `w`: `(rows, inputs)`; `g`: `(tokens, rows)`; `acc`: `(tokens, columns)`, overwritten.
 pub fn transposed_i8(w: &[i8], inputs: usize, first: usize, g: &[i16], acc: &mut [i64]) {
-    transposed(w, inputs, first, g, acc, |w| i32::from(w));
+    transposed(w, inputs, first, g, acc, i32::from);
 }
 
 /// The transposed product with `i16` weights; shapes as [`transposed_i8`].
 pub fn transposed_i16(w: &[i16], inputs: usize, first: usize, g: &[i16], acc: &mut [i64]) {
-    transposed(w, inputs, first, g, acc, |w| i32::from(w));
+    transposed(w, inputs, first, g, acc, i32::from);
 }
 
 /// The transposed product with 4-bit weights; shapes as [`transposed_i8`].

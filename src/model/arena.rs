@@ -136,8 +136,11 @@ impl<'a> Workspace<'a> {
         Scratch {
             acc: self.carve(l.acc),
             vectors: [self.carve(l.vector), self.carve(l.vector)],
+            #[cfg(feature = "train")]
             scaled: self.carve(l.scaled),
+            #[cfg(feature = "train")]
             rank: self.carve(l.rank),
+            #[cfg(feature = "train")]
             masked: self.carve(l.masked),
         }
     }

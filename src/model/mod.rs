@@ -164,8 +164,6 @@ impl<'a> Model<'a> {
     }
 
     fn slice<T: FromBytes + Immutable + KnownLayout>(&self, section: Option<Section>) -> &'a [T] {
-        section
-            .and_then(|s| <[T]>::ref_from_bytes(self.head.bytes_of(self.bytes, &s)).ok())
-            .unwrap_or(<&[T]>::default())
+        section.and_then(|s| <[T]>::ref_from_bytes(self.head.bytes_of(self.bytes, &s)).ok()).unwrap_or_default()
     }
 }

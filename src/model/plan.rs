@@ -11,11 +11,15 @@ use crate::layer::Linear;
 pub struct Scratch<'a> {
     pub(crate) acc: &'a mut [i64],
     pub(crate) vectors: [&'a mut [i16]; 2],
+    #[cfg(feature = "train")]
     pub(crate) scaled: &'a mut [i16],
+    #[cfg(feature = "train")]
     pub(crate) rank: &'a mut [i16],
+    #[cfg(feature = "train")]
     pub(crate) masked: &'a mut [i16],
 }
 
+#[cfg(feature = "train")]
 impl Scratch<'_> {
     /// The part that layers compute in.
     pub(crate) fn layer(&mut self) -> crate::layer::linear::Scratch<'_> {
@@ -109,6 +113,7 @@ impl Train {
         Train { dropout: true, ..self }
     }
 
+    #[cfg(feature = "train")]
     /// s, as a fresh adapter gets it.
     #[must_use]
     pub(crate) const fn fresh_scaling(&self) -> Real {

@@ -103,7 +103,7 @@ impl<'m, 'l> Runner<'m, 'l> {
         let site = self.next;
         let linear = self.model.linear(site);
         let [even, odd] = &mut scratch.vectors;
-        let (x, y) = if site % 2 == 0 { (even, odd) } else { (odd, even) };
+        let (x, y) = if site.is_multiple_of(2) { (even, odd) } else { (odd, even) };
         let x = crate::layer::first("scratch.vectors", x, self.width)?;
         let y = crate::layer::first("scratch.vectors", y, linear.outputs)?;
         let mut exponent = [Exp::ZERO];

@@ -178,7 +178,7 @@ impl<'a> Learn<'a> {
         let spec = model.spec();
         let trace: usize =
             spec.outputs + (0..spec.linears).filter_map(|s| model.linear_spec(s)).map(|l| l.inputs).sum::<usize>();
-        if trace > self.trace.len() || usize::from(spec.linears) >= self.trace_exponents.len() + 1 {
+        if trace > self.trace.len() || usize::from(spec.linears) >= self.trace_exponents.len() {
             return Err(LearnError::Plan { needed: (0, trace), found: (0, self.trace.len()) });
         }
         self.gradient.fill(0);

@@ -125,8 +125,8 @@ mod tests {
             let mut buffer = vec![0; 4];
             m.update(&mut buffer, Real::ONE, delta.abs(), |_, _| delta);
             let top = before.iter().fold(0.0_f64, |a, b| a.max(b.abs())).max((f64::from(d) * f64::from(de).exp2()).abs());
-            for i in 0..4 {
-                let want = before[i] - f64::from(d) * f64::from(de).exp2();
+            for (i, b) in before.iter().enumerate() {
+                let want = b - f64::from(d) * f64::from(de).exp2();
                 prop_assert!((value(&m, i) - want).abs() <= top * f64::from(-27).exp2(), "{} {}", value(&m, i), want);
             }
         }
