@@ -174,7 +174,8 @@ pub fn requantize(values: &[i64], exponent: i32, out: &mut [i16]) -> Exp {
 }
 
 /// Brings mantissas that lost their peak (a ReLU's backward mask) or never had one (a sensor's samples) back to
-/// canonical form, in place. Exact but for `|m| > 32639`, which is clamped.
+/// canonical form, in place. Exact, but for the clamp where the peak's leading bits are all ones (255 becomes
+/// 254.99), and the lowest bit where a mantissa is −32768.
 pub fn canonicalize(mantissas: &mut [i16], exponent: Exp) -> Exp {
     let union = mantissas.iter().fold(0, |u, m| u | u64::from(m.unsigned_abs()));
     let Some((shift, exponent)) = canonical_shift(union, exponent.get()) else {
@@ -223,7 +224,7 @@ mod tests {
             prop_assert!(is_canonical(&n, f));
             for (a, b) in m.iter().zip(&n) {
                 let (a, b) = (f64::from(*a) * f64::from(e).exp2(), f64::from(*b) * f64::from(f.get()).exp2());
-                prop_assert!(a == b);
+                prop_assert!(a == b || n.iter().any(|n| n.unsigned_abs() == 32639) && (a - b).abs() <= a.abs() / 255.0);
             }
         }
     }

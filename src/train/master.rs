@@ -70,9 +70,12 @@ impl Master<'_> {
     /// Rounding: half to even, the decay and the delta once each, at an exponent where both fit.
     pub fn update(&mut self, buffer: &mut [i32], decay: Real, bound: Real, mut delta: impl FnMut(usize, i32) -> Real) {
         // bound < 2^(e + 31) and must stay below 2^29 at the common exponent; masters are below 2^30.
-        let needed = bound.exponent() + 2;
         let current = i32::from(*self.exponent);
-        let common = if *self.exponent == Exp::ZERO.0 { needed } else { current.max(needed) };
+        let common = match (bound.is_zero(), *self.exponent == Exp::ZERO.0) {
+            (false, false) => current.max(bound.exponent() + 2),
+            (false, true) => bound.exponent() + 2,
+            (true, _) => current,
+        };
         let down = (common - current - decay.exponent()).clamp(0, 63) as u32;
         for (i, ((b, &h), &l)) in buffer.iter_mut().zip(self.high.iter()).zip(self.low.iter()).enumerate() {
             // |master · decay mantissa| < 2^30 · 2^31.
