@@ -1,5 +1,10 @@
 //! The suite proper: self-checks and the digest that must be equal on every machine.
 
+use ranklet::{
+    fixed::hash::Seed,
+    kernel::suite::{self, BUFFERS, Scratch},
+};
+
 use crate::{Board, Failure, LEAF, counter::Counter, digest::Digest, record};
 
 /// Runs everything and prints the records.
@@ -12,10 +17,23 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
         Counter::calibrate(board)?;
         writeln!(board, "the instruction counter is right")?;
     }
+    kernels()?;
+    writeln!(board, "kernel leaf {LEAF} equals generic")?;
     let mut digest = Digest::new();
     for n in 0..1000i32 {
         digest.i32s(&[n.wrapping_mul(n)]);
     }
     record::digest(board, LEAF, "scaffold", digest.value())?;
     record::stack(board)
+}
+
+/// Compares the active kernel leaf with the generic kernels, on this very machine.
+fn kernels() -> Result<(), Failure> {
+    let (mut w16, mut w8, mut x) = ([0; BUFFERS.0], [0; BUFFERS.0], [0; BUFFERS.1]);
+    let (mut want, mut got) = ([0; BUFFERS.2], [0; BUFFERS.2]);
+    let mut scratch = Scratch { w16: &mut w16, w8: &mut w8, x: &mut x, acc: [&mut want, &mut got] };
+    for seed in 0..4 {
+        suite::run(Seed(seed), &mut scratch)?;
+    }
+    Ok(())
 }

@@ -22,7 +22,7 @@ pub mod failure;
 pub mod record;
 
 /// The kernel leaf that this build runs.
-pub const LEAF: &str = if cfg!(feature = "arm-dsp") { "arm-dsp" } else { "generic" };
+pub const LEAF: &str = ranklet::kernel::active::NAME;
 
 pub use board::Board;
 pub use failure::Failure;
