@@ -2,10 +2,8 @@
 //! from.
 
 use crate::tensor::{Matrix, name_list};
+pub use ranklet::image::MAX_RANK;
 use serde_json::{Map, Value};
-
-/// The largest rank of a pair.
-pub const MAX_RANK: usize = 64;
 
 /// A linear layer of the base that can carry a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]

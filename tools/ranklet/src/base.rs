@@ -3,13 +3,9 @@
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::spec::{FILE, Head, MlpSpec, SpecError};
 use crate::tensor::{Matrix, name_list};
+use ranklet::kernel::MAX_DIM;
+use ranklet::model::spec::MAX_LINEARS;
 use std::path::{Path, PathBuf};
-
-/// The largest input or output dimension of a layer: the bound behind every accumulator on the device.
-pub const MAX_DIM: usize = 1 << 17;
-
-/// The largest number of linear layers of an image.
-pub const MAX_LINEARS: usize = 1024;
 
 /// One linear layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -161,7 +157,7 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn load(mut self, spec: MlpSpec) -> Result<Base, BaseError> {
         let path = self.path.to_owned();
-        if spec.modules.len() > MAX_LINEARS {
+        if spec.modules.len() > usize::from(MAX_LINEARS) {
             let problem = format!("names {} linear layers; an image holds {MAX_LINEARS}", spec.modules.len());
             return Err(BaseError::Head { path: self.spec_path, problem });
         }

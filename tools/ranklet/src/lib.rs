@@ -3,10 +3,14 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`checkpoint`], [`tensor`], [`save`] | safetensors in and out |
+//! | [`commands`] | the command line, one file a command |
+//! | [`training`], [`infer`], [`metrics`] | the core, driven on the host: the device's own arithmetic |
+//! | [`export`] | back to PEFT, with a model card |
+//! | [`image`] | images in and out, through the core's own emitter and checks |
+//! | [`adapter`], [`peft`], [`loralayer`] | adapters in `f32`, and the formats they come in |
 //! | [`spec`], [`base`], [`fingerprint`] | a base model in `f32`: spec file, weights, identity |
 //! | [`quantize`] | from `f32` to the integers of an image |
-//! | [`adapter`], [`peft`], [`loralayer`] | adapters in `f32`, and the formats they come in |
+//! | [`checkpoint`], [`dataset`], [`tensor`], [`save`] | safetensors in and out |
 //! | [`atomic`], [`progress`], [`report`] | nothing half-written; bars; the two ways of saying something |
 //! | [`boards`] | what the boards have, for `plan` |
 #![forbid(unsafe_code)]
@@ -16,8 +20,14 @@ pub mod atomic;
 pub mod base;
 pub mod boards;
 pub mod checkpoint;
+pub mod commands;
+pub mod dataset;
+pub mod export;
 pub mod fingerprint;
+pub mod image;
+pub mod infer;
 pub mod loralayer;
+pub mod metrics;
 pub mod peft;
 pub mod progress;
 pub mod quantize;
@@ -25,3 +35,4 @@ pub mod report;
 pub mod save;
 pub mod spec;
 pub mod tensor;
+pub mod training;

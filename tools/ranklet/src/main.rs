@@ -1,2 +1,7 @@
 //! The host command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ranklet_cli::commands::main()
+}

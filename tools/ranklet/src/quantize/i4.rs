@@ -3,9 +3,8 @@
 
 use super::{Mantissas, Quantized, exp2, row_scales};
 use crate::tensor::Matrix;
+use ranklet::kernel::GROUP;
 
-/// Weights in a group.
-pub const GROUP: usize = 32;
 /// The largest mantissa.
 const Q_MAX: f64 = 7.0;
 /// The largest group scale.

@@ -5,7 +5,7 @@
 //! | [`rows`] | `i8` and `i16` weights under one `u16` scale a row |
 //! | [`i4`] | 4-bit weights in groups of 32 under a row scale |
 //! | [`planes`] | the 32-bit masters of A and B in their two planes |
-//! | [`scalars`] | biases, normalisation, and single numbers |
+//! | [`scalars`] | biases and normalisation |
 //!
 //! All roundings are to nearest, ties to even. All-zero rows and tensors are legal: PEFT starts B at zero.
 

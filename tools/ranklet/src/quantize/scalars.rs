@@ -1,4 +1,4 @@
-//! Vectors under one exponent (bias, mean, factor), and single numbers.
+//! Vectors under one exponent: bias, mean, factor. (Single numbers are the core's `Real`.)
 
 use super::{exp2, floor_log2, row_scales};
 
@@ -27,27 +27,6 @@ pub fn reciprocals(std: &[f32]) -> (Vec<u16>, i16, f64) {
     (rounded, e, worst)
 }
 
-/// A number as 31-bit mantissa and exponent: `2^30 ≤ |m| < 2^31`, ties to even; zero is (0, 0).
-#[must_use]
-pub fn real(x: f64) -> (i32, i16) {
-    if x == 0.0 || !x.is_finite() {
-        return (0, 0);
-    }
-    let mut e = floor_log2(x.abs()) - 30;
-    let mut m = (x / exp2(e)).round_ties_even();
-    if m.abs() >= exp2(31) {
-        m /= 2.0;
-        e += 1;
-    }
-    (m as i32, e as i16)
-}
-
-/// The value of a mantissa and exponent.
-#[must_use]
-pub fn real_value(mantissa: i32, exponent: i32) -> f64 {
-    f64::from(mantissa) * exp2(exponent)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,28 +34,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_keep_31_bits(x in -1e30_f64..1e30, e in -60_i32..0) {
-            let x = x * exp2(e);
-            let (m, f) = real(x);
-            prop_assert!(x == 0.0 || (1 << 30..1_i64 << 31).contains(&i64::from(m).abs()));
-            prop_assert!((real_value(m, f.into()) - x).abs() <= x.abs() * exp2(-31));
-        }
-
-        #[test]
         fn biases_keep_their_f32(v in prop::collection::vec(-100.0_f32..100.0, 1..9)) {
             let (m, e) = i32s(&v);
             let peak = v.iter().fold(0.0_f32, |p, x| p.max(x.abs()));
             for (&x, &m) in v.iter().zip(&m) {
-                prop_assert!((real_value(m, e.into()) - f64::from(x)).abs() <= f64::from(peak) * exp2(-30));
+                prop_assert!((f64::from(m) * exp2(e.into()) - f64::from(x)).abs() <= f64::from(peak) * exp2(-30));
             }
         }
-    }
-
-    #[test]
-    fn what_rounds_up_an_octave_is_normalized() {
-        assert_eq!(real(exp2(31) - 0.25), (1 << 30, 1));
-        assert_eq!(real(2.0), (1 << 30, -29));
-        assert_eq!(real(f64::NAN), (0, 0));
     }
 
     #[test]

@@ -1,0 +1,80 @@
+//! `ranklet eval --base base.rkl [--adapter …] --data test.safetensors`
+
+use super::{AdapterArg, export::base_metadata};
+use crate::dataset;
+use crate::image::{ImageFile, metadata};
+use crate::infer;
+use crate::metrics::measure;
+use crate::progress;
+use crate::report::{Report, table};
+use anyhow::Result;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The base image.
+    #[arg(long)]
+    pub base: PathBuf,
+    /// An adapter image, `:scale` behind it multiplies its scaling; several add up.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    pub adapter: Vec<AdapterArg>,
+    /// `inputs` F32 [N, features], and `labels` I64 [N] or `targets` F32 [N, outputs].
+    #[arg(long)]
+    pub data: PathBuf,
+    /// The loss; by default that of the base's head.
+    #[arg(long, value_enum)]
+    pub loss: Option<super::train::Loss>,
+}
+
+/// Evaluates.
+///
+/// # Errors
+/// What is wrong with the files.
+pub fn execute(args: &Args, json: bool) -> Result<Report> {
+    let base = ImageFile::open(&args.base)?;
+    let model = base.model()?;
+    let files = super::open_adapters(&args.adapter)?;
+    let (adapters, notes) = super::bind(&files, &model)?;
+    let loss = args.loss.map_or_else(|| dataset::loss_of(model.spec().head), |l| Ok(l.kind()))?;
+    let data = dataset::open(&args.data)?;
+    let inputs = dataset::inputs(&data, model.spec().features)?;
+    let (rows, outputs) = (inputs.rows(), model.spec().outputs);
+    let targets = dataset::targets(&data, loss, rows, outputs)?;
+    let bar = progress::bar(rows as u64, rows as u64 * infer::macs(&model), json, "rows");
+    let logits = infer::run(&model, &adapters, &inputs.data, || bar.inc(1))?;
+    bar.finish_and_clear();
+    let m = measure(&logits, outputs, &targets);
+
+    let labels = base_metadata(&model);
+    let mut human = format!("{rows} rows  loss {:.6}", m.loss);
+    if let (Some(accuracy), Some((right, all))) = (m.accuracy(), m.correct) {
+        human += &format!("  accuracy {accuracy:.2} % ({right} of {all})");
+    }
+    if let Some(rmse) = m.rmse {
+        human += &format!("  rmse {rmse:.6}");
+    }
+    let mut classes = Vec::new();
+    let mut table_rows = vec![["class", "rows", "right", "%"].map(str::to_owned).to_vec()];
+    for (class, &(right, all)) in m.per_class.iter().enumerate() {
+        let name = metadata::label(&labels, class).map_or_else(|| class.to_string(), str::to_owned);
+        let percent = if all == 0 { None } else { Some(100.0 * right as f64 / all as f64) };
+        let shown = percent.map_or(String::new(), |p| format!("{p:.1}"));
+        table_rows.push(vec![name.clone(), all.to_string(), right.to_string(), shown]);
+        classes.push(json!({"class": class, "label": name, "rows": all, "correct": right, "accuracy": percent}));
+    }
+    if !classes.is_empty() {
+        human += &format!("\n\n{}", table(&table_rows));
+    }
+    let json = json!({
+        "rows": rows,
+        "loss": m.loss,
+        "accuracy": m.accuracy(),
+        "correct": m.correct.map(|c| c.0),
+        "rmse": m.rmse,
+        "per_class": classes,
+        "notes": notes,
+    });
+    Ok(Report::new(super::with_notes(human, &notes), json))
+}

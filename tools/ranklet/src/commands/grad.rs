@@ -1,0 +1,72 @@
+//! `ranklet grad`: as `run`, but the input also holds `cotangent`, and the output the gradients of A and B.
+
+use super::AdapterArg;
+use crate::dataset;
+use crate::image::{ImageFile, adapter::Parts, sites};
+use crate::infer;
+use crate::peft::keys::{Part, name};
+use crate::progress;
+use crate::report::{Report, table};
+use crate::save::{Out, safetensors};
+use crate::training::gradients;
+use anyhow::{Result, bail};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The base image.
+    #[arg(long)]
+    pub base: PathBuf,
+    /// The adapter image, `:scale` behind it multiplies its scaling.
+    #[arg(long, value_name = "FILE[:SCALE]", required = true)]
+    pub adapter: Vec<AdapterArg>,
+    /// `inputs` as for `run`, and `cotangent`, F32, shaped like the output.
+    #[arg(long)]
+    pub input: PathBuf,
+    /// Gets the gradients under PEFT's names: base_model.model.<module>.lora_A.weight, …
+    #[arg(long)]
+    pub output: PathBuf,
+}
+
+/// Computes the gradients.
+///
+/// # Errors
+/// What is wrong with the files; nothing is written then.
+pub fn execute(args: &Args, json: bool) -> Result<Report> {
+    super::check_output(&args.output, &[&args.input, &args.base])?;
+    let [one] = args.adapter.as_slice() else {
+        bail!("grad takes one --adapter, {} were given: its gradients are named after the modules", args.adapter.len());
+    };
+    let base = ImageFile::open(&args.base)?;
+    let model = base.model()?;
+    let file = ImageFile::open(&one.path)?;
+    let mut parts = Parts::copy(&file.adapter(&model)?);
+    parts.scale(one.scale);
+    let data = dataset::open(&args.input)?;
+    let inputs = dataset::inputs(&data, model.spec().features)?;
+    let cotangent = dataset::cotangent(&data, &inputs, model.spec().outputs)?;
+    let rows = inputs.rows() as u64;
+    let bar = progress::bar(rows, 3 * rows * infer::macs(&model), json, "rows");
+    let gradients = gradients(&model, &parts, &inputs, &cotangent, || bar.inc(1))?;
+    bar.finish_and_clear();
+
+    let sites = sites(&model);
+    let mut tensors = Vec::new();
+    let mut table_rows = vec![["module", "|dA|", "|dB|"].map(str::to_owned).to_vec()];
+    let mut norms = Vec::new();
+    for (g, r) in gradients.iter().zip(&parts.records) {
+        let module = &sites[usize::from(g.site)].module;
+        let (rank, inputs, outputs) = (usize::from(r.rank), r.inputs as usize, r.outputs as usize);
+        tensors.push((name(module, Part::A), Out::f32s(&[rank, inputs], &g.a)));
+        tensors.push((name(module, Part::B), Out::f32s(&[outputs, rank], &g.b)));
+        let norm = |v: &[f32]| v.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let (a, b) = (norm(&g.a), norm(&g.b));
+        table_rows.push(vec![module.clone(), format!("{a:.6e}"), format!("{b:.6e}")]);
+        norms.push(json!({"module": module, "a_norm": a, "b_norm": b}));
+    }
+    super::save(&args.output, &safetensors(tensors)?)?;
+    let human = format!("{}: gradients of {} pairs\n\n{}", args.output.display(), gradients.len(), table(&table_rows));
+    Ok(Report::new(human, json!({"output": args.output, "rows": rows, "gradients": norms})))
+}

@@ -1,0 +1,216 @@
+//! `ranklet inspect FILE`
+
+use super::export::{base_metadata, weight_type};
+use crate::adapter::trainable_line;
+use crate::image::{ImageFile, metadata, parameters, sites};
+use crate::report::{Report, bytes, table};
+use crate::tensor::thousands;
+use anyhow::{Context, Result};
+use ranklet::image::layout::{Dtype, NONE, VERSION, section};
+use ranklet::image::{Head, Kind, LoraRecord};
+use ranklet::layer::Activation;
+use ranklet::model::{HeadKind, Plan, Train};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use zerocopy::FromBytes;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A base or adapter image.
+    pub file: PathBuf,
+    /// For an adapter: the image of its base, to check it against and to name its layers.
+    #[arg(long)]
+    pub base: Option<PathBuf>,
+}
+
+/// Inspects.
+///
+/// # Errors
+/// What is wrong with the image, and where.
+pub fn execute(args: &Args) -> Result<Report> {
+    let file = ImageFile::open(&args.file)?;
+    let head = file.head()?;
+    let (sections, sections_json) = sections(&head, file.bytes());
+    let mut human = format!(
+        "{}: {} image, format {VERSION}, {} in {} sections, checksums right\nsource {}  image {}\n\n{sections}\n\n",
+        args.file.display(),
+        if head.kind == Kind::Base { "base" } else { "adapter" },
+        bytes(head.total_len as u64),
+        head.sections,
+        head.source,
+        head.image,
+    );
+    let mut json = json!({
+        "file": args.file,
+        "kind": if head.kind == Kind::Base { "base" } else { "adapter" },
+        "format": VERSION,
+        "bytes": head.total_len,
+        "source": head.source.to_string(),
+        "image": head.image.to_string(),
+        "sections": sections_json,
+    });
+    let (text, more) = match head.kind {
+        Kind::Base => base(&file)?,
+        Kind::Adapter => adapter(&file, &head, args)?,
+    };
+    human += &text;
+    for (k, v) in more {
+        json[k] = v;
+    }
+    Ok(Report::new(human, json))
+}
+
+fn sections(head: &Head, image: &[u8]) -> (String, Vec<Value>) {
+    let mut rows = vec![["section", "layer", "type", "shape", "bytes", "offset"].map(str::to_owned).to_vec()];
+    let mut list = Vec::new();
+    for s in (0..head.sections).filter_map(|i| head.section(image, i)) {
+        let name = match s.kind {
+            section::WEIGHT => "weight",
+            section::ROW_SCALE => "row scale",
+            section::BIAS => "bias",
+            section::GROUP_SCALE => "group scale",
+            section::INPUT_MEAN => "input mean",
+            section::INPUT_SCALE => "input scale",
+            section::LORA_RECORDS => "LoRA records",
+            section::LORA_HIGH => "LoRA high plane",
+            section::LORA_LOW => "LoRA low plane",
+            section::NAMES => "names",
+            section::METADATA => "metadata",
+            section::VOCABULARY => "vocabulary",
+            section::SIGNATURE => "signature",
+            _ => "unknown",
+        };
+        let dtype = match s.dtype {
+            Dtype::Bytes => "bytes",
+            Dtype::I8 => "i8",
+            Dtype::I16 => "i16",
+            Dtype::I32 => "i32",
+            Dtype::U8 => "u8",
+            Dtype::U16 => "u16",
+            Dtype::I4 => "i4",
+            _ => "unknown",
+        };
+        let layer = if s.site == NONE { String::new() } else { s.site.to_string() };
+        let shape = format!("({}, {})", s.rows, s.cols);
+        let (length, offset) = (s.length.to_string(), s.offset.to_string());
+        rows.push(vec![name.to_owned(), layer, dtype.to_owned(), shape, length, offset]);
+        list.push(json!({
+            "kind": s.kind, "name": name, "site": (s.site != NONE).then_some(s.site), "dtype": dtype,
+            "rows": s.rows, "cols": s.cols, "exponent": s.exponent, "offset": s.offset, "bytes": s.length,
+        }));
+    }
+    (table(&rows), list)
+}
+
+type Part = (String, Vec<(&'static str, Value)>);
+
+fn base(file: &ImageFile) -> Result<Part> {
+    let model = file.model()?;
+    let spec = model.spec();
+    let head = match spec.head {
+        HeadKind::Classification => "classification",
+        HeadKind::Binary => "binary",
+        HeadKind::Regression => "regression",
+        HeadKind::None => "none",
+        _ => "unknown",
+    };
+    let meta = base_metadata(&model);
+    let mut rows = vec![["site", "module", "in", "out", "activation", "SNR"].map(str::to_owned).to_vec()];
+    let mut layers = Vec::new();
+    for (i, site) in sites(&model).iter().enumerate() {
+        let relu = model.linear_spec(i as u16).is_some_and(|l| l.activation == Activation::Relu);
+        let activation = if relu { "relu" } else { "" };
+        let snr = meta.get("snr_db").and_then(|m| m.get(&site.module)).cloned().unwrap_or(Value::Null);
+        let shown = snr.as_f64().map_or(String::new(), |db| format!("{db:.1} dB"));
+        let (inputs, outputs) = (site.inputs.to_string(), site.outputs.to_string());
+        rows.push(vec![i.to_string(), site.module.clone(), inputs, outputs, activation.to_owned(), shown]);
+        layers.push(json!({"site": i, "module": site.module, "in": site.inputs, "out": site.outputs, "snr_db": snr}));
+    }
+    let plan = Plan::new(model.bytes())?;
+    let training = plan.train(Train::adamw());
+    let trainable = training.learn_lengths().map_or(0, |l| l.parameters as u64);
+    let frozen = parameters(&model);
+    let text = format!(
+        "mlp, head {head}, {} features to {} outputs, {} parameters as {}\n\n{}\n\n\
+         RAM for inference {}; with training (AdamW, rank 8, every layer) {}\nrank 8 on every layer: {}",
+        spec.features,
+        spec.outputs,
+        thousands(frozen),
+        weight_type(&model),
+        table(&rows),
+        bytes(plan.bytes() as u64),
+        bytes(training.bytes() as u64),
+        trainable_line(trainable, frozen),
+    );
+    let more = vec![
+        ("model_type", json!("mlp")),
+        ("head", json!(head)),
+        ("weights", json!(weight_type(&model))),
+        ("parameters", json!(frozen)),
+        ("layers", json!(layers)),
+        ("id2label", meta.get("id2label").cloned().unwrap_or(Value::Null)),
+        ("ram", json!({"inference": plan.bytes(), "training_adamw_rank8": training.bytes()})),
+        ("trainable_params_rank8", json!(trainable)),
+        ("all_params_rank8", json!(trainable + frozen)),
+    ];
+    Ok((text, more))
+}
+
+fn adapter(file: &ImageFile, head: &Head, args: &Args) -> Result<Part> {
+    let image = file.bytes();
+    let find = |kind| head.find(image, kind).map_or(&[][..], |s| head.bytes_of(image, &s));
+    let records = <[LoraRecord]>::ref_from_bytes(find(section::LORA_RECORDS))
+        .map_err(|_| anyhow::anyhow!("{}: its table of LoRA records is misshapen", file.path().display()))?;
+    let meta: Map<String, Value> = metadata::parse(std::str::from_utf8(find(section::METADATA)).unwrap_or(""));
+    let mut frozen = meta.get("base_parameters").and_then(Value::as_u64);
+    let mut names = Vec::new();
+    let mut notes = Vec::new();
+    if let Some(path) = &args.base {
+        let base = ImageFile::open(path)?;
+        let model = base.model()?;
+        let adapter = file.adapter(&model).with_context(|| format!("against {}", path.display()))?;
+        if !adapter.same_image() {
+            notes.push("made with another quantization of this base's checkpoint".to_owned());
+        }
+        frozen = Some(parameters(&model));
+        names = sites(&model).into_iter().map(|s| s.module).collect();
+    }
+    let mut rows = vec![["site", "module", "rank", "in", "out", "scaling"].map(str::to_owned).to_vec()];
+    let mut list = Vec::new();
+    for r in records {
+        let module = names.get(usize::from(r.site)).cloned().unwrap_or_default();
+        let scaling = r.scaling().to_f64();
+        rows.push(vec![
+            r.site.to_string(),
+            module.clone(),
+            r.rank.to_string(),
+            r.inputs.to_string(),
+            r.outputs.to_string(),
+            format!("{scaling:.6}"),
+        ]);
+        list.push(json!({
+            "site": r.site, "module": module, "rank": r.rank, "in": r.inputs, "out": r.outputs, "scaling": scaling,
+        }));
+    }
+    let trainable: u64 = records.iter().map(|r| u64::from(r.rank) * (u64::from(r.inputs) + u64::from(r.outputs))).sum();
+    let line = match frozen {
+        Some(frozen) => trainable_line(trainable, frozen),
+        None => format!("trainable params: {} (give --base for the whole line)", thousands(trainable)),
+    };
+    let can_learn = head.find(image, section::LORA_LOW).is_some();
+    let text = format!(
+        "{}\n\n{line}\n{}",
+        table(&rows),
+        if can_learn { "has both planes: training can go on" } else { "high plane only: for inference" }
+    );
+    let more = vec![
+        ("pairs", json!(list)),
+        ("trainable_params", json!(trainable)),
+        ("all_params", json!(frozen.map(|f| f + trainable))),
+        ("can_train", json!(can_learn)),
+        ("metadata", Value::Object(meta)),
+        ("notes", json!(notes)),
+    ];
+    Ok((super::with_notes(text, &notes), more))
+}

@@ -1,0 +1,184 @@
+//! The command line: one file a command. Each takes its arguments and returns a [`Report`]; nothing here prints but
+//! [`main`].
+
+pub mod convert_adapter;
+pub mod convert_base;
+pub mod eval;
+pub mod export;
+pub mod grad;
+pub mod inspect;
+pub mod plan;
+pub mod run;
+pub mod train;
+
+use crate::image::ImageFile;
+use crate::report::Report;
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use ranklet::model::Model;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+/// Low-rank adapters (LoRA) that run and learn on microcontrollers: the host side.
+#[derive(Debug, Parser)]
+#[command(name = "ranklet", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// Print one JSON document on stdout instead of text (an error too), and no progress.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a flash image from a checkpoint.
+    #[command(subcommand)]
+    Convert(Convert),
+    /// Make a PEFT directory from an adapter image.
+    Export(export::Args),
+    /// Show what an image holds: header, tensors, memory plan, trainable %.
+    Inspect(inspect::Args),
+    /// Show flash, RAM and stack before flashing, and whether they fit a board.
+    Plan(plan::Args),
+    /// Run a model with the device's arithmetic.
+    Run(run::Args),
+    /// Gradients of A and B for L = Σ output · cotangent.
+    Grad(grad::Args),
+    /// Train an adapter with the device's arithmetic.
+    Train(train::Args),
+    /// Loss and accuracy on data.
+    Eval(eval::Args),
+}
+
+/// What to convert.
+#[derive(Debug, Subcommand)]
+pub enum Convert {
+    /// A base: config.json and safetensors, to be quantized and frozen.
+    Base(convert_base::Args),
+    /// An adapter: a PEFT directory, or a plain LoRALayer state_dict.
+    Adapter(convert_adapter::Args),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(&cli) {
+        Ok(report) => {
+            if cli.json {
+                println!("{}", report.json);
+            } else {
+                println!("{}", report.human);
+            }
+            if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(e) => {
+            if cli.json {
+                println!("{}", json!({"error": format!("{e:#}")}));
+            } else {
+                eprintln!("error: {e:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what a command line says.
+///
+/// # Errors
+/// Why it could not, and what to do.
+pub fn execute(cli: &Cli) -> Result<Report> {
+    let json = cli.json;
+    match &cli.command {
+        Command::Convert(Convert::Base(args)) => convert_base::execute(args, json),
+        Command::Convert(Convert::Adapter(args)) => convert_adapter::execute(args),
+        Command::Export(args) => export::execute(args),
+        Command::Inspect(args) => inspect::execute(args),
+        Command::Plan(args) => plan::execute(args),
+        Command::Run(args) => run::execute(args, json),
+        Command::Grad(args) => grad::execute(args, json),
+        Command::Train(args) => train::execute(args, json),
+        Command::Eval(args) => eval::execute(args, json),
+    }
+}
+
+/// `adapter.rkl`, or `adapter.rkl:0.5` to multiply its scaling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterArg {
+    /// The image.
+    pub path: PathBuf,
+    /// What its scaling is multiplied by.
+    pub scale: f64,
+}
+
+impl FromStr for AdapterArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AdapterArg, String> {
+        // A file whose name ends in a colon and a number is itself.
+        if let Some((path, scale)) = text.rsplit_once(':')
+            && !Path::new(text).exists()
+            && let Ok(scale) = scale.parse::<f64>()
+        {
+            if !scale.is_finite() {
+                return Err(format!("the scale {scale} is no finite number"));
+            }
+            return Ok(AdapterArg { path: path.into(), scale });
+        }
+        Ok(AdapterArg { path: text.into(), scale: 1.0 })
+    }
+}
+
+/// The files of adapters, opened.
+pub(crate) fn open_adapters(args: &[AdapterArg]) -> Result<Vec<(ImageFile, f64)>> {
+    args.iter().map(|a| Ok((ImageFile::open(&a.path)?, a.scale))).collect()
+}
+
+/// Their views on a model, and a note for each that was made with another quantization of the same checkpoint.
+pub(crate) fn bind<'a>(
+    files: &'a [(ImageFile, f64)],
+    model: &Model<'_>,
+) -> Result<(Vec<ranklet::model::Active<'a>>, Vec<String>)> {
+    let (mut views, mut notes) = (Vec::new(), Vec::new());
+    for (file, scale) in files {
+        let adapter = file.adapter(model)?;
+        views.push(adapter.scaled(ranklet::fixed::Real::from_f64(*scale)));
+        if !adapter.same_image() {
+            let path = file.path().display();
+            notes.push(format!("{path} was made with another quantization of this base's checkpoint"));
+        }
+    }
+    Ok((views, notes))
+}
+
+/// Refuses an output that would overwrite an input, or whose directory is missing, before any work is done.
+pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<()> {
+    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        bail!("cannot write {}: the directory {} does not exist; create it first", output.display(), parent.display());
+    }
+    let same = |a: &Path| matches!((a.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if let Some(input) = inputs.iter().find(|i| same(i)) {
+        bail!("the output {} is also an input; give it another name", input.display());
+    }
+    Ok(())
+}
+
+/// Notes as lines below a report.
+pub(crate) fn with_notes(mut human: String, notes: &[String]) -> String {
+    for note in notes {
+        human += &format!("\nnote: {note}");
+    }
+    human
+}
+
+/// Writes a file and says how large it is, for reports.
+pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<String> {
+    crate::atomic::write_file(path, bytes).with_context(|| format!("{} was not written", path.display()))?;
+    Ok(crate::report::bytes(bytes.len() as u64))
+}

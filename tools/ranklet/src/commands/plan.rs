@@ -1,0 +1,149 @@
+//! `ranklet plan --base base.rkl [--train …] [--board NAME]`
+
+use crate::boards::{BOARDS, Board, find};
+use crate::image::ImageFile;
+use crate::report::{Report, bytes, table};
+use crate::tensor::{name_list, thousands};
+use anyhow::{Result, anyhow, bail, ensure};
+use ranklet::image::MAX_RANK;
+use ranklet::model::{Plan, Roles, Train};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// What room training takes, by its optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Room {
+    /// Two moments a parameter.
+    Adamw,
+    /// One moment a parameter: SGD with momentum.
+    Momentum,
+    /// None: plain SGD.
+    Sgd,
+}
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The base image.
+    #[arg(long)]
+    pub base: PathBuf,
+    /// Adapter images that lie in flash beside it.
+    #[arg(long)]
+    pub adapter: Vec<PathBuf>,
+    /// Plan for training too, with room for this optimizer.
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "adamw")]
+    pub train: Option<Room>,
+    /// Rank of the adapter that is trained, 1 to 64.
+    #[arg(long, default_value_t = 8, requires = "train")]
+    pub rank: u16,
+    /// Layers that are trained: all, hidden, head.
+    #[arg(long, default_value = "all", requires = "train")]
+    pub on: String,
+    /// Room for dropout.
+    #[arg(long, requires = "train")]
+    pub dropout: bool,
+    /// Compare with this board; the exit status is 1 where it does not fit.
+    #[arg(long)]
+    pub board: Option<String>,
+    /// Bytes of flash allowed for the firmware itself.
+    #[arg(long, default_value_t = 64 * 1024)]
+    pub firmware: u64,
+    /// Bytes of RAM allowed for the stack and the firmware's own variables.
+    #[arg(long, default_value_t = 4 * 1024)]
+    pub stack: u64,
+}
+
+/// Plans.
+///
+/// # Errors
+/// What is wrong with the files or the options.
+pub fn execute(args: &Args) -> Result<Report> {
+    let board = args.board.as_deref().map(|name| {
+        let known = || name_list(BOARDS.map(|b| b.name), BOARDS.len());
+        find(name).ok_or_else(|| anyhow!("--board {name}: unknown; known are {}", known()))
+    });
+    let board = board.transpose()?;
+    let base = ImageFile::open(&args.base)?;
+    let model = base.model()?;
+    let plan = match training(args)? {
+        Some(train) => Plan::new(model.bytes())?.train(train),
+        None => Plan::new(model.bytes())?,
+    };
+    if plan.learn_lengths().is_some_and(|l| l.records == 0) {
+        bail!("--on {}: this base has no such layer", args.on);
+    }
+    let mut adapters = 0;
+    for path in &args.adapter {
+        let file = ImageFile::open(path)?;
+        file.adapter(&model)?;
+        adapters += file.bytes().len() as u64;
+    }
+    let base_bytes = model.bytes().len() as u64;
+    let (scratch, learn) = (plan.scratch_bytes() as u64, plan.learn_bytes() as u64);
+    let flash = base_bytes + adapters + args.firmware;
+    let ram = scratch + learn + args.stack;
+
+    let row = |what: &str, n: u64, note: &str| vec![what.to_owned(), n.to_string(), bytes(n), note.to_owned()];
+    let rows = vec![
+        ["", "bytes", "", ""].map(str::to_owned).to_vec(),
+        row("flash: base image", base_bytes, ""),
+        row("flash: adapter images", adapters, ""),
+        row("flash: firmware", args.firmware, "an allowance (--firmware); `cargo xtask size` measures"),
+        row("flash in all", flash, ""),
+        row("RAM: scratch", scratch, "the arena, for inference"),
+        row("RAM: learner", learn, "the arena, for training: A, B, gradients, moments, activations"),
+        row("RAM: stack", args.stack, "an allowance (--stack); `cargo xtask size` measures"),
+        row("RAM in all", ram, ""),
+    ];
+    let macs = plan.longest_unit_macs() as u64;
+    let mut human = format!("{}\nlongest unit of work: {} MACs", table(&rows), thousands(macs));
+    let mut fits = true;
+    let mut on_board = Value::Null;
+    if let Some(board) = board {
+        fits = flash <= board.flash && ram <= board.ram;
+        human += &verdict(&board, flash, ram);
+        on_board = json!({
+            "name": board.name, "core": board.core, "flash": board.flash, "ram": board.ram,
+            "flash_short": flash.saturating_sub(board.flash), "ram_short": ram.saturating_sub(board.ram),
+        });
+    }
+    let json = json!({
+        "flash": {"base": base_bytes, "adapters": adapters, "firmware": args.firmware, "total": flash},
+        "ram": {"scratch": scratch, "learner": learn, "arena": plan.bytes(), "stack": args.stack, "total": ram},
+        "longest_unit_macs": macs,
+        "board": on_board,
+        "fits": fits,
+    });
+    Ok(Report { human, json, ok: fits })
+}
+
+fn training(args: &Args) -> Result<Option<Train>> {
+    let train = match args.train {
+        None => return Ok(None),
+        Some(Room::Adamw) => Train::adamw(),
+        Some(Room::Momentum) => Train::momentum(),
+        Some(Room::Sgd) => Train::sgd(),
+    };
+    ensure!((1..=MAX_RANK).contains(&usize::from(args.rank)), "--rank {}: expected 1 to {MAX_RANK}", args.rank);
+    let roles = match args.on.as_str() {
+        "all" => Roles::ALL,
+        "hidden" => Roles::HIDDEN,
+        "head" => Roles::HEAD,
+        other => bail!("--on {other}: expected all, hidden or head (a plan goes by the layers' roles)"),
+    };
+    let train = train.rank(args.rank).on(roles);
+    Ok(Some(if args.dropout { train.dropout() } else { train }))
+}
+
+fn verdict(board: &Board, flash: u64, ram: u64) -> String {
+    let part = |what: &str, needed: u64, there: u64| {
+        if needed > there {
+            let short = needed - there;
+            format!("{what}: does NOT fit, {short} bytes ({}) too many of {}", bytes(short), bytes(there))
+        } else {
+            format!("{what}: fits, {} free of {}", bytes(there - needed), bytes(there))
+        }
+    };
+    let Board { name, core, .. } = board;
+    format!("\n\n{name}, {core}\n{}\n{}", part("flash", flash, board.flash), part("RAM", ram, board.ram))
+}

@@ -1,0 +1,55 @@
+//! `ranklet run --base base.rkl [--adapter a.rkl[:scale] …] --input in.safetensors --output out.safetensors`
+
+use super::AdapterArg;
+use crate::dataset;
+use crate::image::ImageFile;
+use crate::infer;
+use crate::progress;
+use crate::report::Report;
+use crate::save::{Out, safetensors};
+use crate::tensor::shape;
+use anyhow::Result;
+use ranklet::model::HeadKind;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The base image.
+    #[arg(long)]
+    pub base: PathBuf,
+    /// An adapter image, `:scale` behind it multiplies its scaling; several add up.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    pub adapter: Vec<AdapterArg>,
+    /// `inputs`: F32, [batch, features] or [batch, seq, features].
+    #[arg(long)]
+    pub input: PathBuf,
+    /// Gets `logits`, F32 (`last_hidden_state` for a base without a head).
+    #[arg(long)]
+    pub output: PathBuf,
+}
+
+/// Runs.
+///
+/// # Errors
+/// What is wrong with the files; nothing is written then.
+pub fn execute(args: &Args, json: bool) -> Result<Report> {
+    super::check_output(&args.output, &[&args.input, &args.base])?;
+    let base = ImageFile::open(&args.base)?;
+    let model = base.model()?;
+    let files = super::open_adapters(&args.adapter)?;
+    let (adapters, notes) = super::bind(&files, &model)?;
+    let inputs = dataset::inputs(&dataset::open(&args.input)?, model.spec().features)?;
+    let rows = inputs.rows() as u64;
+    let bar = progress::bar(rows, rows * infer::macs(&model), json, "rows");
+    let out = infer::run(&model, &adapters, &inputs.data, || bar.inc(1))?;
+    bar.finish_and_clear();
+    let name = if model.spec().head == HeadKind::None { "last_hidden_state" } else { "logits" };
+    let dims: Vec<usize> = inputs.leading.iter().copied().chain([model.spec().outputs]).collect();
+    let bytes = safetensors([(name.to_owned(), Out::f32s(&dims, &out))])?;
+    super::save(&args.output, &bytes)?;
+    let human = format!("{}: `{name}` {}", args.output.display(), shape(&dims));
+    let json = json!({"output": args.output, "tensor": name, "shape": dims, "notes": notes});
+    Ok(Report::new(super::with_notes(human, &notes), json))
+}

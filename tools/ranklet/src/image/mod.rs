@@ -1,0 +1,143 @@
+//! Image files: `.rkl`, as the device reads them. Written by the core's own emitter, read by its own checks.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`base`] | a base in `f32` becomes an image |
+//! | [`adapter`] | an adapter in `f32` becomes an image, and back |
+//! | [`metadata`] | the JSON object that travels with an image |
+
+pub mod adapter;
+pub mod base;
+pub mod metadata;
+
+use crate::adapter::Site;
+use anyhow::{Context, Result, anyhow};
+use ranklet::image::layout::ALIGN;
+use ranklet::image::{Head, Kind};
+use ranklet::model::Model;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+
+/// An image file in memory, at a multiple of 16, as the core's readers need it.
+pub struct ImageFile {
+    path: PathBuf,
+    /// The image, with slack in front; the heap block never moves, so neither does the aligned part.
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl std::fmt::Debug for ImageFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageFile").field("path", &self.path).field("len", &self.bytes().len()).finish()
+    }
+}
+
+impl ImageFile {
+    /// Reads a file and checks head and payload.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn open(path: &Path) -> Result<ImageFile> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        if bytes.len() >= 8 && bytes[8..].starts_with(b"{\"") {
+            return Err(anyhow!(
+                "{}: a safetensors file where an image (.rkl) is needed; `ranklet convert` makes one",
+                path.display()
+            ));
+        }
+        let file = ImageFile::of(path, &bytes);
+        let head = file.head()?;
+        head.check_payload(file.bytes()).with_context(|| path.display().to_string())?;
+        Ok(file)
+    }
+
+    /// From bytes; `path` is for messages.
+    #[must_use]
+    pub fn of(path: &Path, image: &[u8]) -> ImageFile {
+        let mut bytes = vec![0; image.len() + ALIGN];
+        let start = bytes.as_ptr().align_offset(ALIGN);
+        bytes[start..start + image.len()].copy_from_slice(image);
+        bytes.truncate(start + image.len());
+        ImageFile { path: path.to_owned(), bytes, start }
+    }
+
+    /// The image.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Where it was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The head, checked.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn head(&self) -> Result<Head> {
+        Head::parse(self.bytes()).with_context(|| self.path.display().to_string())
+    }
+
+    /// As a base.
+    ///
+    /// # Errors
+    /// What is wrong with it; an adapter where a base is needed.
+    pub fn model(&self) -> Result<Model<'_>> {
+        let hint = if self.head()?.kind == Kind::Adapter { "; this is the file for --adapter" } else { "" };
+        Model::open(self.bytes()).map_err(|e| anyhow!("{}: {e}{hint}", self.path.display()))
+    }
+
+    /// As an adapter of this base.
+    ///
+    /// # Errors
+    /// What is wrong with it; an adapter of another base.
+    pub fn adapter(&self, model: &Model<'_>) -> Result<ranklet::model::Adapter<'_>> {
+        let hint = if self.head()?.kind == Kind::Base { "; this is the file for --base" } else { "" };
+        ranklet::model::Adapter::open(model, self.bytes()).map_err(|e| anyhow!("{}: {e}{hint}", self.path.display()))
+    }
+}
+
+/// The linear layers of a base image. Layers of an image without names are called by their number.
+#[must_use]
+pub fn sites(model: &Model<'_>) -> Vec<Site> {
+    let of = |site| {
+        let l = model.linear_spec(site)?;
+        let name = model.site_name(site);
+        let module = if name.is_empty() { site.to_string() } else { name.to_owned() };
+        Some(Site { module, inputs: l.inputs, outputs: l.outputs })
+    };
+    (0..model.spec().linears).filter_map(of).collect()
+}
+
+/// Weights and biases of a base image, counted as PyTorch counts parameters.
+#[must_use]
+pub fn parameters(model: &Model<'_>) -> u64 {
+    let of = |site| {
+        let l = model.linear_spec(site)?;
+        let bias = if l.bias == ranklet::image::layout::NONE { 0 } else { l.outputs };
+        Some((l.inputs * l.outputs + bias) as u64)
+    };
+    (0..model.spec().linears).filter_map(of).sum()
+}
+
+/// Collects what the core's emitter writes.
+#[derive(Debug, Default)]
+pub(crate) struct Sink(pub(crate) Vec<u8>);
+
+impl embedded_io::ErrorType for Sink {
+    type Error = Infallible;
+}
+
+impl embedded_io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}

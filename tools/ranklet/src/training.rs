@@ -1,0 +1,274 @@
+//! Training on the host, with the device's own arithmetic: the same bits as a device that sees the same samples in
+//! the same order.
+
+use crate::dataset::{Inputs, Targets};
+use crate::image::ImageFile;
+use crate::image::adapter::Parts;
+use crate::infer::{SLACK, block};
+use anyhow::{Context, Result};
+use ranklet::fixed::hash::{Purpose, Seed, Stream};
+use ranklet::fixed::{Exp, Real};
+use ranklet::layer::normalize::Input;
+use ranklet::model::arena::Workspace;
+use ranklet::model::{Model, Plan, Roles, Train};
+use ranklet::train::optimizer::{Step, Tensor};
+use ranklet::train::{AdamW, Learner, LossKind, Optimizer, Schedule, Sgd, Target, Trainer};
+use serde_json::Map;
+use std::path::Path;
+
+/// An optimizer chosen at run time.
+#[derive(Clone, Copy, Debug)]
+pub enum Rule {
+    /// Stochastic gradient descent.
+    Sgd(Sgd),
+    /// AdamW.
+    AdamW(AdamW),
+}
+
+impl Optimizer for Rule {
+    fn moments(&self) -> usize {
+        match self {
+            Rule::Sgd(o) => o.moments(),
+            Rule::AdamW(o) => o.moments(),
+        }
+    }
+
+    fn lr(&self) -> Real {
+        match self {
+            Rule::Sgd(o) => o.lr(),
+            Rule::AdamW(o) => o.lr(),
+        }
+    }
+
+    fn update(&self, tensor: Tensor<'_>, step: &Step) {
+        match self {
+            Rule::Sgd(o) => o.update(tensor, step),
+            Rule::AdamW(o) => o.update(tensor, step),
+        }
+    }
+}
+
+/// How to train.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// The rule.
+    pub optimizer: Rule,
+    /// The learning rate over time.
+    pub schedule: Schedule,
+    /// Samples a step.
+    pub batch: u32,
+    /// Optimizer steps.
+    pub steps: u32,
+    /// Norm that gradients are clipped to.
+    pub clip: Option<Real>,
+    /// Of the adapters' inputs.
+    pub dropout: Real,
+    /// Fixes everything random.
+    pub seed: Seed,
+    /// What is minimised.
+    pub loss: LossKind,
+    /// Whether each epoch has an order of its own, drawn from the seed; otherwise the file's.
+    pub shuffle: bool,
+}
+
+/// One optimizer step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepLog {
+    /// 1 for the first.
+    pub step: u32,
+    /// Passes over the data that had been finished before.
+    pub epoch: u32,
+    /// Its samples.
+    pub samples: u32,
+    /// Mean of their losses, before the step.
+    pub loss: f64,
+    /// The learning rate it used.
+    pub lr: f64,
+}
+
+/// A fresh adapter on some sites: A random by (seed, site), B zero.
+///
+/// # Errors
+/// Where the base is beyond what training can hold.
+pub fn fresh(model: &Model<'_>, rank: u16, scaling: f64, sites: &[u16], seed: Seed) -> Result<Parts> {
+    let train = Train::sgd().rank(rank).scaling(Real::from_f64(scaling)).on(Roles::ALL);
+    let plan = Plan::new(model.bytes())?.train(train);
+    let mut memory = vec![0; plan.bytes() + SLACK];
+    let (_, learn) = Workspace::new(&mut memory).split(&plan)?;
+    let learner = learn.fresh(model, seed)?;
+    let mut parts = Parts { records: Vec::new(), high: Vec::new(), low: Vec::new() };
+    for r in learner.records().iter().filter(|r| sites.contains(&r.site)) {
+        let mut moved = *r;
+        moved.a_offset = parts.high.len() as u32;
+        parts.high.extend(r.a_of(learner.high()));
+        parts.low.extend(r.a_of(learner.low()));
+        moved.b_offset = parts.high.len() as u32;
+        parts.high.extend(r.b_of(learner.high()));
+        parts.low.extend(r.b_of(learner.low()));
+        parts.records.push(moved);
+    }
+    Ok(parts)
+}
+
+/// Steps in one pass over the data: the last one takes what is left.
+#[must_use]
+pub fn steps_per_epoch(rows: usize, batch: u32) -> u32 {
+    rows.div_ceil(batch.max(1) as usize).try_into().unwrap_or(u32::MAX)
+}
+
+/// Calls `work` with a learner that goes on from `start`, and returns what has become of it.
+fn with_learner<T>(
+    model: &Model<'_>,
+    start: &Parts,
+    train: Train,
+    work: impl FnOnce(&mut Learner<'_>, &mut ranklet::model::Scratch<'_>) -> Result<T>,
+) -> Result<(T, Parts)> {
+    let rank = start.records.iter().map(|r| r.rank).max().unwrap_or(1);
+    let plan = Plan::new(model.bytes())?.train(train.rank(rank).on(Roles::ALL));
+    let mut memory = vec![0; plan.bytes() + SLACK];
+    let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan)?;
+    let bytes = start.emit(model.source(), model.head().image, &Map::new())?;
+    let image = ImageFile::of(Path::new("the adapter to start from"), &bytes);
+    let mut learner = learn.resume(model, &image.adapter(model)?)?;
+    let result = work(&mut learner, &mut scratch)?;
+    let (records, high, low) = (learner.records().to_vec(), learner.high().to_vec(), learner.low().to_vec());
+    Ok((result, Parts { records, high, low }))
+}
+
+/// Trains; `each` is called after every step. Returns the adapter.
+///
+/// # Errors
+/// Samples that the model or the loss does not take.
+pub fn train(
+    model: &Model<'_>,
+    start: &Parts,
+    inputs: &Inputs,
+    targets: &Targets,
+    recipe: &Recipe,
+    mut each: impl FnMut(StepLog),
+) -> Result<Parts> {
+    let room = match recipe.optimizer.moments() {
+        0 => Train::sgd(),
+        1 => Train::momentum(),
+        _ => Train::adamw(),
+    };
+    let room = if recipe.dropout.is_zero() { room } else { room.dropout() };
+    let rows: Vec<&[f32]> = inputs.iter().collect();
+    let outputs = model.spec().outputs;
+    let ((), parts) = with_learner(model, start, room, |learner, scratch| {
+        let mut trainer = Trainer::new(model, learner, recipe.optimizer)?
+            .accumulate(recipe.batch)
+            .schedule(recipe.schedule)
+            .dropout(recipe.dropout)?
+            .seed(recipe.seed)
+            .loss(recipe.loss);
+        if let Some(norm) = recipe.clip {
+            trainer = trainer.clip(norm);
+        }
+        let (mut samples, mut values) = (vec![0; model.spec().features], vec![0; outputs]);
+        let (mut step, mut epoch) = (0, 0);
+        while step < recipe.steps {
+            let order = order(rows.len(), epoch, recipe);
+            for batch in order.chunks(recipe.batch as usize) {
+                if step == recipe.steps {
+                    break;
+                }
+                let mut loss = 0.0;
+                for &row in batch {
+                    let exponent = block(rows[row], &mut samples)?;
+                    let target = target(targets, row, outputs, &mut values)?;
+                    trainer
+                        .sample(Input::i16(&samples, exponent), target, scratch)
+                        .with_context(|| format!("row {row} of the data"))?;
+                    loss += trainer.step(scratch)?.to_f64() / batch.len() as f64;
+                }
+                // The last batch of an epoch may be short: its step is made now. After a full one nothing is pending.
+                trainer.flush()?;
+                trainer.step(scratch)?;
+                step += 1;
+                let lr = recipe.optimizer.lr().mul(recipe.schedule.factor(step)).to_f64();
+                each(StepLog { step, epoch, samples: batch.len() as u32, loss, lr });
+            }
+            epoch += 1;
+        }
+        Ok(())
+    })?;
+    Ok(parts)
+}
+
+/// The order of an epoch's samples: Fisher-Yates over draws of (seed, epoch).
+fn order(rows: usize, epoch: u32, recipe: &Recipe) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows).collect();
+    if recipe.shuffle {
+        let stream = Stream::new(recipe.seed, Purpose::Shuffle, epoch, 0);
+        for i in (1..rows).rev() {
+            let draw = (u64::from(stream.at(i as u32)) * (i as u64 + 1)) >> 32;
+            order.swap(i, draw as usize);
+        }
+    }
+    order
+}
+
+fn target<'t>(targets: &'t Targets, row: usize, outputs: usize, values: &'t mut [i16]) -> Result<Target<'t>> {
+    let of = row * outputs..(row + 1) * outputs;
+    Ok(match targets {
+        Targets::Classes(classes) => Target::Class(classes[row]),
+        Targets::Labels(labels) => Target::Labels(&labels[of]),
+        Targets::Values(all) => {
+            let exponent = block(&all[of], values)?;
+            Target::Values(values, exponent)
+        }
+    })
+}
+
+/// The gradients of one record, in `f32`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradients {
+    /// The site.
+    pub site: u16,
+    /// dL/dA, `(rank, inputs)`.
+    pub a: Vec<f32>,
+    /// dL/dB, `(outputs, rank)`.
+    pub b: Vec<f32>,
+}
+
+/// The gradients of A and B for `L = Σ output · cotangent`, summed over all rows. The adapter stays as it is.
+///
+/// # Errors
+/// Inputs that the model does not take.
+pub fn gradients(
+    model: &Model<'_>,
+    adapter: &Parts,
+    inputs: &Inputs,
+    cotangent: &[f32],
+    mut each: impl FnMut(),
+) -> Result<Vec<Gradients>> {
+    let outputs = model.spec().outputs;
+    let (gradients, _) = with_learner(model, adapter, Train::sgd(), |learner, scratch| {
+        // A batch that is never full: gradients are summed, and no step is made.
+        let plain = Sgd { lr: Real::ZERO, momentum: Real::ZERO, weight_decay: Real::ZERO };
+        let mut trainer = Trainer::new(model, learner, plain)?.accumulate(u32::MAX);
+        let (mut samples, mut dy) = (vec![0; model.spec().features], vec![0; outputs]);
+        for (row, (x, c)) in inputs.iter().zip(cotangent.chunks_exact(outputs)).enumerate() {
+            let exponent = block(x, &mut samples)?;
+            let dy_exponent = block(c, &mut dy)?;
+            each();
+            if dy_exponent == Exp::ZERO {
+                continue; // Adds nothing.
+            }
+            trainer
+                .sample(Input::i16(&samples, exponent), Target::Cotangent(&dy, dy_exponent), scratch)
+                .with_context(|| format!("row {row} of the input"))?;
+            trainer.step(scratch)?;
+        }
+        let value = |(v, e): (&[i32], i32)| -> Vec<f32> {
+            v.iter().map(|&v| (f64::from(v) * crate::quantize::exp2(e)) as f32).collect()
+        };
+        let of = |(i, r): (usize, &ranklet::image::LoraRecord)| {
+            let [a, b] = learner.gradient(i)?;
+            Some(Gradients { site: r.site, a: value(a), b: value(b) })
+        };
+        Ok(learner.records().iter().enumerate().filter_map(of).collect())
+    })?;
+    Ok(gradients)
+}

@@ -1,0 +1,266 @@
+//! Hostile and merely wrong inputs: each is refused with what was found, where, and what to do; nothing is written.
+
+mod common;
+
+use common::*;
+use ranklet_cli::save::{Out, safetensors};
+use serde_json::json;
+
+/// Converts `base` and expects a refusal that says all of `parts`, and no file.
+fn base_refused(place: &Place, parts: &[&str]) {
+    let before = place.listing();
+    let e = refusal(&["convert", "base", &place.str("base"), "-o", &place.str("out.rkl")]);
+    assert!(parts.iter().all(|p| e.contains(p)), "{parts:?} in: {e}");
+    assert_eq!(place.listing(), before, "something was written");
+}
+
+fn good() -> (Place, Net) {
+    let place = Place::new();
+    let net = Net::new(&[4, 6, 3], 1);
+    net.save(&place, "base", "classification");
+    (place, net)
+}
+
+#[test]
+fn missing_files() {
+    let place = Place::new();
+    base_refused(&place, &["base", "no such file"]);
+    std::fs::create_dir(place.path("base")).unwrap();
+    base_refused(&place, &["config.json", "\"model_type\": \"mlp\""]);
+    place.write("base/config.json", r#"{"model_type": "mlp", "modules": ["0"], "head": "none"}"#);
+    base_refused(&place, &["without weights", "model.safetensors"]);
+    place.write("base/pytorch_model.bin", "x");
+    base_refused(&place, &["pickle", "save_file"]);
+}
+
+#[test]
+fn damaged_files() {
+    let (place, _) = good();
+    let whole = std::fs::read(place.path("base/model.safetensors")).unwrap();
+    for cut in [0, 4, 8, 40, whole.len() - 1] {
+        place.write("base/model.safetensors", &whole[..cut]);
+        base_refused(&place, &["model.safetensors", &format!("({cut} bytes)"), "not a complete"]);
+    }
+    place.write("base/model.safetensors", [&u64::MAX.to_le_bytes()[..], &whole[8..]].concat());
+    base_refused(&place, &["header too large"]);
+    let huge = br#"{"0.weight":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,16]}}"#;
+    let huge = [&(huge.len() as u64).to_le_bytes()[..], huge, &[0; 16]].concat();
+    place.write("base/model.safetensors", huge);
+    base_refused(&place, &["not a complete"]);
+    place.write("base/config.json", "{");
+    base_refused(&place, &["config.json", "not a JSON object"]);
+}
+
+#[test]
+fn wrong_tensors() {
+    let (place, net) = good();
+    let (w0, w2) = (&net.weights[0], &net.weights[1]);
+    let (b0, b2) = (&net.biases[0], &net.biases[1]);
+    let save = |tensors: &[(&str, &[usize], &[f32])]| place.tensors("base/model.safetensors", tensors);
+
+    let mut bad = w0.clone();
+    bad[5] = f32::NAN;
+    save(&[("0.weight", &[6, 4], &bad), ("2.weight", &[3, 6], w2)]);
+    base_refused(&place, &["`0.weight`", "NaN", "[1, 1]", "finite"]);
+    bad[5] = f32::NEG_INFINITY;
+    save(&[("0.weight", &[6, 4], &bad), ("2.weight", &[3, 6], w2)]);
+    base_refused(&place, &["-inf"]);
+    save(&[("0.weight", &[24], w0), ("2.weight", &[3, 6], w2)]);
+    base_refused(&place, &["`0.weight`", "(24)", "(out, in)"]);
+    save(&[("0.weight", &[6, 4], w0), ("0.bias", &[3], b2), ("2.weight", &[3, 6], w2)]);
+    base_refused(&place, &["`0.bias`", "(3)", "(6)"]);
+    save(&[("0.weight", &[6, 4], w0)]);
+    base_refused(&place, &["no tensor `2.weight`", "`0.weight`"]);
+    save(&[("0.weight", &[6, 4], w0), ("2.weight", &[6, 3], w2)]);
+    base_refused(&place, &["`0` has 6 outputs", "`2` takes 3 inputs"]);
+    save(&[("0.weight", &[0, 4], &[]), ("2.weight", &[3, 6], w2)]);
+    base_refused(&place, &["`0.weight` is (0, 4)"]);
+    save(&[("0.weight", &[6, 4], w0), ("2.weight", &[3, 6], w2), ("bn.running_mean", &[6], b0)]);
+    base_refused(&place, &["`bn.running_mean`", "claims"]);
+    let wide = vec![0.0; 131_073];
+    save(&[("0.weight", &[1, 131_073], &wide), ("2.weight", &[1, 1], &[1.0])]);
+    base_refused(&place, &["131073", "131072"]);
+}
+
+#[test]
+fn other_types() {
+    let (place, net) = good();
+    let header = |dtype: &str, size: usize| {
+        let json = json!({"0.weight": {"dtype": dtype, "shape": [2, 2], "data_offsets": [0, size]}}).to_string();
+        [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat()
+    };
+    place.write("base/config.json", r#"{"model_type": "mlp", "modules": ["0"], "head": "none"}"#);
+    place.write("base/model.safetensors", [header("I8", 4), vec![1; 4]].concat());
+    base_refused(&place, &["`0.weight`", "I8", "F32, F16, BF16 or F64"]);
+    place.write("base/model.safetensors", [header("F64", 32), 1e300_f64.to_le_bytes().repeat(4)].concat());
+    base_refused(&place, &["`0.weight`", "finite in f32"]);
+    let bf16 = [header("BF16", 8), half::bf16::from_f32(1.5).to_le_bytes().repeat(4)].concat();
+    let f16 = [header("F16", 8), half::f16::from_f32(1.5).to_le_bytes().repeat(4)].concat();
+    let f32s = [header("F32", 16), 1.5_f32.to_le_bytes().repeat(4)].concat();
+    let mut sources = Vec::new();
+    for bytes in [bf16, f16, f32s] {
+        place.write("base/model.safetensors", bytes);
+        let report = ranklet(&["convert", "base", &place.str("base"), "-o", &place.str("x.rkl")]).unwrap();
+        sources.push(report.json["source"].clone());
+    }
+    assert!(sources.windows(2).all(|w| w[0] == w[1]), "one checkpoint, whatever type it is stored in");
+    assert_eq!(net.dims.len(), 3);
+}
+
+#[test]
+fn shards() {
+    let (place, net) = good();
+    let part = |name: &str, i: usize, file: &str| {
+        let dims = [net.dims[i + 1], net.dims[i]];
+        place.tensors(&format!("base/{file}"), &[(name, &dims, &net.weights[i])]);
+    };
+    std::fs::remove_file(place.path("base/model.safetensors")).unwrap();
+    part("0.weight", 0, "a.safetensors");
+    part("2.weight", 1, "b.safetensors");
+    let index = |map: serde_json::Value| {
+        place.write("base/model.safetensors.index.json", json!({"weight_map": map}).to_string());
+    };
+    index(json!({"0.weight": "a.safetensors", "2.weight": "b.safetensors"}));
+    ranklet(&["convert", "base", &place.str("base"), "-o", &place.str("ok.rkl")]).unwrap();
+    index(json!({"0.weight": "b.safetensors", "2.weight": "a.safetensors"}));
+    base_refused(&place, &["index.json", "does not hold it"]);
+    index(json!({"0.weight": "a.safetensors", "2.weight": "../b.safetensors"}));
+    base_refused(&place, &["not a plain file name"]);
+    index(json!({"0.weight": "a.safetensors", "2.weight": "c.safetensors"}));
+    base_refused(&place, &["c.safetensors"]);
+    index(json!({"0.weight": "a.safetensors"}));
+    base_refused(&place, &["no tensor `2.weight`"]);
+}
+
+/// A base and a place for PEFT directories.
+fn with_base() -> (Place, Net, Pair) {
+    let (place, net) = good();
+    ranklet(&["convert", "base", &place.str("base"), "-o", &place.str("base.rkl")]).unwrap();
+    let pair = Pair::new(&net, 0, 2, 3);
+    (place, net, pair)
+}
+
+fn adapter_refused(place: &Place, parts: &[&str]) {
+    let before = place.listing();
+    let (peft, base, out) = (place.str("peft"), place.str("base.rkl"), place.str("out.rkl"));
+    let e = refusal(&["convert", "adapter", &peft, "--base", &base, "-o", &out]);
+    assert!(parts.iter().all(|p| e.contains(p)), "{parts:?} in: {e}");
+    assert_eq!(place.listing(), before, "something was written");
+}
+
+#[test]
+fn adapters_that_cannot_be_taken() {
+    let (place, net, pair) = with_base();
+    adapter_refused(&place, &["no such file or directory"]);
+    std::fs::create_dir(place.path("peft")).unwrap();
+    adapter_refused(&place, &["adapter_config.json", "save_pretrained"]);
+    let save = |pairs: &[Pair], c| save_peft(&place, "peft", &net, pairs, c);
+    let one = std::slice::from_ref(&pair);
+    save(one, config(3, 3.0, &["0"]));
+    adapter_refused(&place, &["rank 2", "says 3"]);
+    save(one, config(2, 3.0, &["0", "2"]));
+    adapter_refused(&place, &["selects `2`", "incomplete"]);
+    save(one, config(2, 3.0, &["2"]));
+    adapter_refused(&place, &["tensors for `0`", "target_modules"]);
+    save(&[], config(2, 3.0, &["9"]));
+    adapter_refused(&place, &["no lora_A"]);
+    let mut wide = pair.clone();
+    wide.a[3] = f32::INFINITY;
+    save(&[wide], config(2, 3.0, &["0"]));
+    adapter_refused(&place, &["lora_A", "inf", "[0, 3]"]);
+    for (field, value) in [("use_dora", json!(true)), ("bias", json!("all")), ("new_thing", json!(1))] {
+        let mut c = config(2, 3.0, &["0"]);
+        c[field] = value;
+        save(one, c);
+        adapter_refused(&place, &[&format!("`{field}`")]);
+    }
+    // A pair too many, too few, or of another net.
+    let extra = |name: &str, shape: &[usize]| {
+        let n = shape.iter().product();
+        let tensors = [
+            ("base_model.model.0.lora_A.weight".to_owned(), Out::f32s(&[2, 4], &pair.a)),
+            ("base_model.model.0.lora_B.weight".to_owned(), Out::f32s(&[6, 2], &pair.b)),
+            (name.to_owned(), Out::f32s(shape, &vec![0.0; n])),
+        ];
+        place.write("peft/adapter_model.safetensors", safetensors(tensors).unwrap());
+        place.write("peft/adapter_config.json", config(2, 3.0, &["0"]).to_string());
+    };
+    extra("base_model.model.classifier.weight", &[1]);
+    adapter_refused(&place, &["left-over", "`base_model.model.classifier.weight`"]);
+    extra("base_model.model.0.lora_magnitude_vector", &[6]);
+    adapter_refused(&place, &["not supported yet", "DoRA"]);
+    extra("base_model.model.2.lora_A.weight", &[2, 6]);
+    adapter_refused(&place, &["`2` has lora_A but no lora_B"]);
+    extra("base_model.model.9.lora_A.weight", &[2, 6]);
+    adapter_refused(&place, &["`9` is no linear layer", "`0`, `2`"]);
+    extra("base_model.model.0.lora_A.default.weight", &[2, 4]);
+    adapter_refused(&place, &["save_pretrained()"]);
+    extra("layers.0.lora_a", &[2, 4]);
+    adapter_refused(&place, &["MLX-LM"]);
+    let other = Net::new(&[5, 6], 1);
+    save_peft(&place, "peft", &other, &[Pair::new(&other, 0, 2, 1)], config(2, 3.0, &["0"]));
+    adapter_refused(&place, &["(…, 5)", "4 inputs", "another base"]);
+    std::fs::remove_file(place.path("peft/adapter_model.safetensors")).unwrap();
+    adapter_refused(&place, &["no adapter_model.safetensors"]);
+    place.write("peft/adapter_model.bin", "x");
+    adapter_refused(&place, &["pickle", "safe_serialization"]);
+}
+
+#[test]
+fn modules_to_save_that_nobody_holds_is_a_note() {
+    let (place, net, pair) = with_base();
+    let mut c = config(2, 3.0, &["0"]);
+    c["modules_to_save"] = json!(["classifier", "score"]);
+    save_peft(&place, "peft", &net, &[pair], c.clone());
+    let (peft, base, out) = (place.str("peft"), place.str("base.rkl"), place.str("out.rkl"));
+    let report = ranklet(&["convert", "adapter", &peft, "--base", &base, "-o", &out]).unwrap();
+    assert_eq!(report.json["notes"].as_array().unwrap().len(), 2);
+    assert!(report.human.contains("`score`"));
+}
+
+#[test]
+fn images_are_not_believed() {
+    let (place, ..) = with_base();
+    let whole = std::fs::read(place.path("base.rkl")).unwrap();
+    let inspect = |bytes: &[u8]| {
+        place.write("x.rkl", bytes);
+        refusal(&["inspect", &place.str("x.rkl")])
+    };
+    for cut in [0, 3, 63, 64, whole.len() - 1] {
+        assert!(inspect(&whole[..cut]).contains("x.rkl"), "{cut}");
+    }
+    let mut flipped = whole.clone();
+    flipped[70] ^= 1;
+    assert!(inspect(&flipped).contains("damaged head"));
+    let mut flipped = whole.clone();
+    let last = flipped.len() - 20;
+    flipped[last] ^= 1;
+    assert!(inspect(&flipped).contains("damaged payload"));
+    let tensors = std::fs::read(place.path("base/model.safetensors")).unwrap();
+    assert!(inspect(&tensors).contains("a safetensors file"));
+    let (base, file) = (place.str("base.rkl"), place.str("in.safetensors"));
+    let e = refusal(&["run", "--base", &base, "--adapter", &base, "--input", &file, "--output", &place.str("o")]);
+    assert!(e.contains("--base"), "{e}");
+}
+
+#[test]
+fn data_that_does_not_fit() {
+    let (place, ..) = with_base();
+    let run = |more: &[&str]| {
+        let (base, input) = (place.str("base.rkl"), place.str("in.safetensors"));
+        refusal(&[&["run", "--base", &base, "--input", &input, "--output"], more].concat())
+    };
+    let out = place.str("o.safetensors");
+    assert!(run(&[&out]).contains("no such file"));
+    place.tensors("in.safetensors", &[("inputs", &[2, 5], &[0.0; 10])]);
+    let e = run(&[&out]);
+    assert!(e.contains("(2, 5)") && e.contains("(batch, 4)"), "{e}");
+    place.tensors("in.safetensors", &[("x", &[1, 4], &[0.0; 4])]);
+    assert!(run(&[&out]).contains("no tensor `inputs`"));
+    place.tensors("in.safetensors", &[("inputs", &[1, 4], &[0.0, f32::NAN, 0.0, 0.0])]);
+    assert!(run(&[&out]).contains("[0, 1]"));
+    place.tensors("in.safetensors", &[("inputs", &[1, 4], &[0.0; 4])]);
+    assert!(run(&[&place.str("no/o.safetensors")]).contains("does not exist"));
+    assert!(run(&[&place.str("in.safetensors")]).contains("also an input"));
+    assert!(!place.path("o.safetensors").exists());
+}
