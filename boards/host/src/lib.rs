@@ -2,6 +2,7 @@
 
 use std::{ffi::CStr, fmt, fs, io, io::Write as _, process::ExitCode};
 
+use critical_section as _; // the implementation for std, which the arena needs
 use embedded_io_adapters::std::FromStd;
 use ranklet_suite::{Board, Failure, busy::NoLight};
 

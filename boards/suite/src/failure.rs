@@ -2,7 +2,12 @@
 
 use core::fmt;
 
-use ranklet::kernel::suite::Mismatch;
+use ranklet::{
+    image::{EmitError, ImageError},
+    kernel::suite::Mismatch,
+    model::{ArenaError, RunError},
+    train::{LearnError, TrainError},
+};
 
 use crate::counter::CounterError;
 
@@ -14,6 +19,16 @@ pub enum Failure {
     Counter(CounterError),
     /// The active kernel leaf differs from the generic kernels.
     Kernel(Mismatch),
+    /// The core refused the base image.
+    Image(ImageError),
+    /// The arena gave no buffers.
+    Arena(ArenaError),
+    /// The learner did not start.
+    Learn(LearnError),
+    /// A sample was refused.
+    Train(TrainError),
+    /// An inference was refused.
+    Run(RunError),
     /// A self-check found what must not be.
     Check(&'static str),
     /// A file on the host could not be created or written.
@@ -31,6 +46,11 @@ impl fmt::Display for Failure {
                 "kernel leaf {}: {kernel} differs from generic ({rows} rows, {inputs} inputs, {tokens} tokens)",
                 crate::LEAF
             ),
+            Self::Image(error) => write!(f, "{error}"),
+            Self::Arena(error) => write!(f, "{error}"),
+            Self::Learn(error) => write!(f, "{error}"),
+            Self::Train(error) => write!(f, "{error}"),
+            Self::Run(error) => write!(f, "{error}"),
             Self::Check(what) => write!(f, "self-check failed: {what}"),
             Self::File(kind) => write!(f, "file on the host: {kind:?}"),
             Self::Console => f.write_str("the console took no text"),
@@ -55,5 +75,27 @@ impl From<Mismatch> for Failure {
 impl From<fmt::Error> for Failure {
     fn from(_: fmt::Error) -> Self {
         Self::Console
+    }
+}
+
+macro_rules! from {
+    ($($error:ident => $variant:ident),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+
+from!(ImageError => Image, ArenaError => Arena, LearnError => Learn, TrainError => Train, RunError => Run);
+
+impl Failure {
+    /// From writing an image.
+    pub(crate) fn emit<E: embedded_io::Error>(error: &EmitError<E>) -> Self {
+        match error {
+            EmitError::Write(error) => Self::File(error.kind()),
+            _ => Self::Check("the adapter has no sound image"),
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
 //! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`mod@bench`], [`demo`],
 //!   and [`broken`], which only proves that a panic is seen.
+//! - [`workload`]: what the digest is taken over.
 //! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
 //!
 //! The same code runs on a microcontroller and, through `boards/host`, on the developer's machine.
@@ -20,6 +21,7 @@ pub mod demo;
 pub mod digest;
 pub mod failure;
 pub mod record;
+pub mod workload;
 
 /// The kernel leaf that this build runs.
 pub const LEAF: &str = ranklet::kernel::active::NAME;
