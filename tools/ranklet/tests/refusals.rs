@@ -3,6 +3,9 @@
 mod common;
 
 use common::*;
+use proptest::prelude::*;
+use ranklet_cli::base::Base;
+use ranklet_cli::image::ImageFile;
 use ranklet_cli::save::{Out, safetensors};
 use serde_json::json;
 
@@ -263,4 +266,37 @@ fn data_that_does_not_fit() {
     assert!(run(&[&place.str("no/o.safetensors")]).contains("does not exist"));
     assert!(run(&[&place.str("in.safetensors")]).contains("also an input"));
     assert!(!place.path("o.safetensors").exists());
+}
+
+/// Fields that a hostile file sets to anything: positions in the first bytes, where headers and directories stand.
+fn tampered(mut bytes: Vec<u8>, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+    let head = bytes.len().min(700);
+    changes.iter().for_each(|(at, value)| bytes[at.index(head)] = *value);
+    bytes
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let (place, net, pair) = with_base();
+    save_peft(&place, "peft", &net, &[pair], config(2, 3.0, &["0"]));
+    let (peft, base, task) = (place.str("peft"), place.str("base.rkl"), place.str("task.rkl"));
+    ranklet(&["convert", "adapter", &peft, "--base", &base, "-o", &task]).unwrap();
+    let tensors = std::fs::read(place.path("base/model.safetensors")).unwrap();
+    let images = [std::fs::read(&base).unwrap(), std::fs::read(&task).unwrap()];
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
+    let outcome = runner.run(&changes, |changes| {
+        place.write("base/model.safetensors", tampered(tensors.clone(), &changes));
+        let _ = Base::open(&place.path("base"));
+        for image in &images {
+            place.write("x.rkl", tampered(image.clone(), &changes));
+            let _ = ranklet(&["inspect", &place.str("x.rkl"), "--base", &base]);
+            if let Ok(file) = ImageFile::open(&place.path("x.rkl")) {
+                // Whatever passes both checksums is whole.
+                prop_assert!(images.iter().any(|i| i == file.bytes()));
+            }
+        }
+        Ok(())
+    });
+    outcome.unwrap();
 }

@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long)]
     pub base: PathBuf,
     /// An adapter image, `:scale` behind it multiplies its scaling; several add up.
-    #[arg(long, value_name = "FILE[:SCALE]")]
+    #[arg(long, value_name = "FILE[:SCALE]", num_args = 1..)]
     pub adapter: Vec<AdapterArg>,
     /// `inputs` F32 [N, features], and `labels` I64 [N] or `targets` F32 [N, outputs].
     #[arg(long)]

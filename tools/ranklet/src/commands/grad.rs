@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long)]
     pub base: PathBuf,
     /// The adapter image, `:scale` behind it multiplies its scaling.
-    #[arg(long, value_name = "FILE[:SCALE]", required = true)]
+    #[arg(long, value_name = "FILE[:SCALE]", num_args = 1.., required = true)]
     pub adapter: Vec<AdapterArg>,
     /// `inputs` as for `run`, and `cotangent`, F32, shaped like the output.
     #[arg(long)]

@@ -67,7 +67,15 @@ pub enum Convert {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Somebody who asked for JSON gets JSON, usage errors included; help and version are no errors.
+        Err(e) if e.use_stderr() && std::env::args().any(|a| a == "--json") => {
+            println!("{}", json!({"error": e.to_string().trim()}));
+            return ExitCode::from(2);
+        }
+        Err(e) => e.exit(),
+    };
     match execute(&cli) {
         Ok(report) => {
             if cli.json {

@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long)]
     pub base: PathBuf,
     /// Adapter images that lie in flash beside it.
-    #[arg(long)]
+    #[arg(long, num_args = 1..)]
     pub adapter: Vec<PathBuf>,
     /// Plan for training too, with room for this optimizer.
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "adamw")]

@@ -168,10 +168,15 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let (first, last) = ends(&log);
     let seen: u64 = log.iter().map(|s| u64::from(s.samples)).sum();
     let name = if args.optimizer == OptimizerName::Sgd { "sgd" } else { "adamw" };
-    let mut notes = json!({"optimizer": name, "lr": recipe.optimizer_lr(), "steps": recipe.steps, "samples": seen});
-    notes["batch"] = json!(recipe.batch);
-    notes["seed"] = json!(args.seed);
-    notes["final_loss"] = json!(last);
+    let notes = json!({
+        "optimizer": name,
+        "lr": short(recipe.optimizer_lr()),
+        "steps": recipe.steps,
+        "samples": seen,
+        "batch": recipe.batch,
+        "seed": args.seed,
+        "final_loss": short(last),
+    });
     meta.insert("base_parameters".to_owned(), parameters(&model).into());
     meta.insert("training".to_owned(), notes);
     let bytes = parts.emit(model.source(), model.head().image, &meta)?;
@@ -307,6 +312,11 @@ pub(crate) fn chosen(on: &[String], model: &Model<'_>) -> Result<Vec<u16>> {
     chosen.sort_unstable();
     chosen.dedup();
     Ok(chosen)
+}
+
+/// Six digits: for people, and to keep an image small.
+fn short(x: f64) -> f64 {
+    format!("{x:.5e}").parse().unwrap_or(x)
 }
 
 /// The mean loss of the first and of the last tenth.

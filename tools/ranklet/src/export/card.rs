@@ -57,8 +57,8 @@ pub fn text(adapter: &Adapter, sites: &[Site], facts: &Facts) -> String {
          | | |\n|---|---|\n\
          | base, fingerprint of the checkpoint | `{source}` |\n\
          | base, fingerprint of the image | `{image}` |\n\
-         | base weights during training | {weights}, frozen |\n\
-         | parameters | {line} |\n{training}\n\
+         | base weights during training | {weights}, frozen |\n{training}\n\
+         ```text\n{line}\n```\n\n\
          ## Layers\n\n```text\n{layers}\n```\n\n\
          `base SNR`: signal to noise of the quantized base weights that the adapter was used with, against the \
          checkpoint. The adapter has learned on the quantized base; on the original weights its outputs differ by about \

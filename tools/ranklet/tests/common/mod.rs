@@ -1,4 +1,4 @@
-//! Small checkpoints, adapters and data on disk, and a float64 oracle to compare with.
+//! Small checkpoints, adapters and data on disk, and the way from them to the float oracle.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part of it.
 
 use clap::Parser;
@@ -6,6 +6,8 @@ use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::commands::{Cli, execute};
 use ranklet_cli::report::Report;
 use ranklet_cli::save::{Out, safetensors};
+use ranklet_host_tests::fixture::relative_l2;
+use ranklet_host_tests::oracle::{self, Linear, Mlp};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -148,65 +150,36 @@ pub fn config(r: usize, alpha: f64, targets: &[&str]) -> Value {
     json!({"peft_type": "LORA", "r": r, "lora_alpha": alpha, "target_modules": targets})
 }
 
-/// `y = W x + b + s B (A x)` through all layers, in f64. Returns every layer's input, and the output.
-pub fn oracle(net: &Net, pairs: &[Pair], scaling: f64, x: &[f32]) -> (Vec<Vec<f64>>, Vec<f64>) {
-    let mut h: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
-    let mut inputs = Vec::new();
+/// The network as the float oracle has it. `of` gives a layer's weights: the checkpoint's own, or dequantised ones.
+pub fn mlp(net: &Net, of: impl Fn(usize) -> Vec<f32>) -> Mlp<f64> {
+    let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
     let last = net.weights.len() - 1;
-    for (i, (w, b)) in net.weights.iter().zip(&net.biases).enumerate() {
-        let dot = |row: &[f32], v: &[f64]| row.iter().zip(v).map(|(&a, b)| f64::from(a) * b).sum::<f64>();
-        let mut y: Vec<f64> = w.chunks(h.len()).zip(b).map(|(row, &b)| dot(row, &h) + f64::from(b)).collect();
-        for p in pairs.iter().filter(|p| p.layer == i) {
-            let u: Vec<f64> = p.a.chunks(h.len()).map(|row| dot(row, &h)).collect();
-            y.iter_mut().zip(p.b.chunks(p.rank)).for_each(|(y, row)| *y += scaling * dot(row, &u));
-        }
-        if i < last {
-            y.iter_mut().for_each(|v| *v = v.max(0.0));
-        }
-        inputs.push(std::mem::replace(&mut h, y));
-    }
-    (inputs, h)
+    let layers = (0..=last).map(|i| Linear {
+        inputs: net.dims[i],
+        outputs: net.dims[i + 1],
+        weight: wide(&of(i)),
+        bias: wide(&net.biases[i]),
+        relu: i < last,
+    });
+    Mlp { mean: vec![], factor: vec![], layers: layers.collect() }
 }
 
-/// Central differences of `L = Σ output · cotangent` by every element of A and B.
-pub fn differences(net: &Net, pairs: &[Pair], scaling: f64, x: &[f32], c: &[f32]) -> Vec<(Vec<f64>, Vec<f64>)> {
-    let rows = x.len() / net.dims[0];
-    let width = c.len() / rows;
-    let l = |pairs: &[Pair]| -> f64 {
-        let row = |(x, c): (&[f32], &[f32])| -> f64 {
-            oracle(net, pairs, scaling, x).1.iter().zip(c).map(|(y, &c)| y * f64::from(c)).sum()
-        };
-        x.chunks(net.dims[0]).zip(c.chunks(width)).map(row).sum()
-    };
-    let mut out = Vec::new();
-    for i in 0..pairs.len() {
-        let slope = |pick: fn(&mut Pair) -> &mut Vec<f32>| -> Vec<f64> {
-            let n = pick(&mut pairs[i].clone()).len();
-            (0..n)
-                .map(|k| {
-                    let at = |delta: f32| {
-                        let mut moved = pairs.to_vec();
-                        let v = &mut pick(&mut moved[i])[k];
-                        *v += delta;
-                        let at = f64::from(*v);
-                        (at, l(&moved))
-                    };
-                    let ((hi, up), (lo, down)) = (at(1e-3), at(-1e-3));
-                    (up - down) / (hi - lo)
-                })
-                .collect()
-        };
-        out.push((slope(|p| &mut p.a), slope(|p| &mut p.b)));
-    }
-    out
+/// The pairs as the float oracle has them.
+pub fn oracle_pairs(pairs: &[Pair], scaling: f64) -> Vec<oracle::Pair<f64>> {
+    let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+    let of = |p: &Pair| oracle::Pair { site: p.layer, rank: p.rank, a: wide(&p.a), b: wide(&p.b), scaling };
+    pairs.iter().map(of).collect()
 }
 
-/// ‖got − want‖ / ‖want‖.
+/// Rows of f32 through the oracle.
+pub fn outputs(net: &Mlp<f64>, pairs: &[oracle::Pair<f64>], x: &[f32]) -> Vec<f64> {
+    let row = |x: &[f32]| net.run(&x.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>(), pairs);
+    x.chunks(net.layers[0].inputs).flat_map(row).collect()
+}
+
+/// `|got − want| / |want|`.
 pub fn relative(got: &[f32], want: &[f64]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let error: f64 = got.iter().zip(want).map(|(&g, w)| (f64::from(g) - w).powi(2)).sum();
-    let norm: f64 = want.iter().map(|w| w * w).sum();
-    (error / norm).sqrt()
+    relative_l2(&got.iter().map(|&g| f64::from(g)).collect::<Vec<f64>>(), want)
 }
 
 pub fn read(path: &Path, name: &str) -> Vec<f32> {
