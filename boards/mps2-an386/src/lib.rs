@@ -3,6 +3,7 @@
 
 use core::{convert::Infallible, ffi::CStr, fmt};
 
+use cortex_m as _; // Its critical section: one core, interrupts off.
 use cortex_m_rt::{ExceptionFrame, exception};
 use embedded_hal::digital::{ErrorType, OutputPin};
 use ranklet_semihost::{Console, File, FileError, Stack};

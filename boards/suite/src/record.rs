@@ -9,14 +9,23 @@ use crate::{Board, Failure};
 pub struct Row<'a> {
     /// Kernel leaf that ran.
     pub leaf: &'a str,
-    /// Operation, e.g. `gemv-i8`.
-    pub op: &'a str,
+    /// Operation, e.g. `gemv-w8a16-requant`.
+    pub op: fmt::Arguments<'a>,
     /// Shape, e.g. `64x64` (inputs × outputs), or `32x64x64` with tokens first.
     pub shape: fmt::Arguments<'a>,
     /// Instructions of the whole call.
     pub instructions: u64,
-    /// Multiply-accumulates of the call; zero where that means nothing.
-    pub macs: u64,
+    /// What the instructions are divided by.
+    pub work: Work,
+}
+
+/// What a call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Multiply-accumulates.
+    Macs(u64),
+    /// So many of something else: an element, a parameter, a sample.
+    Units(u64, &'static str),
 }
 
 /// Prints a benchmark row.
@@ -32,12 +41,24 @@ pub fn row<B: Board>(board: &mut B, row: &Row<'_>) -> Result<(), Failure> {
         row.op,
         row.shape,
         row.instructions,
-        row.macs
+        if let Work::Macs(macs) = row.work { macs } else { 0 }
     )?;
-    // Integers only: one float here would pull soft float into firmware that must not have it.
-    match row.instructions.saturating_mul(1000).checked_div(row.macs) {
-        Some(milli) => writeln!(board, "{}.{:03}}}", milli / 1000, milli % 1000)?,
-        None => writeln!(board, "null}}")?,
+    match row.work {
+        Work::Macs(macs) => quotient(board, row.instructions, macs)?,
+        Work::Units(units, unit) => {
+            write!(board, "null,\"unit\":\"{unit}\",\"units\":{units},\"per_unit\":")?;
+            quotient(board, row.instructions, units)?;
+        }
+    }
+    writeln!(board, "}}")?;
+    Ok(())
+}
+
+/// Three decimals, from integers only: one float here would pull soft float into firmware that must not have it.
+fn quotient<B: Board>(board: &mut B, instructions: u64, count: u64) -> Result<(), Failure> {
+    match instructions.saturating_mul(1000).checked_div(count) {
+        Some(milli) => write!(board, "{}.{:03}", milli / 1000, milli % 1000)?,
+        None => write!(board, "null")?,
     }
     Ok(())
 }

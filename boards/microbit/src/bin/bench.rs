@@ -4,5 +4,5 @@
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    microbit::run(ranklet_suite::bench::run)
+    microbit::run(ranklet_suite::bench::small)
 }

@@ -4,5 +4,5 @@
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    mps2_an386::run(ranklet_suite::bench::run)
+    mps2_an386::run(ranklet_suite::bench::large)
 }

@@ -4,5 +4,5 @@
 
 #[riscv_rt::entry]
 fn main() -> ! {
-    rv32_virt::run(ranklet_suite::bench::run)
+    rv32_virt::run(ranklet_suite::bench::large)
 }
