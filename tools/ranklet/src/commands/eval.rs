@@ -20,7 +20,7 @@ pub struct Args {
     /// An adapter image, `:scale` behind it multiplies its scaling; several add up.
     #[arg(long, value_name = "FILE[:SCALE]", num_args = 1..)]
     pub adapter: Vec<AdapterArg>,
-    /// `inputs` F32 [N, features], and `labels` I64 [N] or `targets` F32 [N, outputs].
+    /// `inputs` F32 (N, features), and `labels` I64 (N) or `targets` F32 (N, outputs).
     #[arg(long)]
     pub data: PathBuf,
     /// The loss; by default that of the base's head.

@@ -25,7 +25,7 @@ pub struct Args {
     /// `inputs` as for `run`, and `cotangent`, F32, shaped like the output.
     #[arg(long)]
     pub input: PathBuf,
-    /// Gets the gradients under PEFT's names: base_model.model.<module>.lora_A.weight, …
+    /// Gets the gradients under PEFT's names: `base_model.model.<module>.lora_A.weight`, …
     #[arg(long)]
     pub output: PathBuf,
 }

@@ -66,7 +66,7 @@ pub struct Args {
     /// The base image. It is only read.
     #[arg(long)]
     pub base: PathBuf,
-    /// `inputs` F32 [N, features], and `labels` I64 [N] or `targets` F32 [N, outputs].
+    /// `inputs` F32 (N, features), and `labels` I64 (N) or `targets` F32 (N, outputs).
     #[arg(long)]
     pub data: PathBuf,
     /// Rank of the new adapter, 1 to 64 [default: 8].
