@@ -27,10 +27,21 @@ pub(crate) struct Firmware {
 /// # Errors
 /// If it does not build: the compiler's words are on standard error by then.
 pub(crate) fn build(toolchain: &Toolchain, board: &Board, leaf: &Leaf, application: &str) -> Result<Firmware> {
+    build_with(toolchain, board, leaf, application, &[])
+}
+
+/// As [`build`], with environment variables that the application reads at compile time.
+pub(crate) fn build_with(
+    toolchain: &Toolchain,
+    board: &Board,
+    leaf: &Leaf,
+    application: &str,
+    environment: &[(&str, String)],
+) -> Result<Firmware> {
     let folder = folder(board, leaf);
     let name = format!("{folder}/{application}");
     let mut command = toolchain.cargo("build", &board.target()?);
-    command.current_dir(tree::board(board.name)).args(leaf.arguments);
+    command.current_dir(tree::board(board.name)).args(leaf.arguments).envs(environment.iter().cloned());
     let elf = compile(&mut command, &folder, application)?;
     Ok(Firmware { elf, name })
 }
@@ -40,8 +51,13 @@ pub(crate) fn build(toolchain: &Toolchain, board: &Board, leaf: &Leaf, applicati
 /// # Errors
 /// As [`build`].
 pub(crate) fn build_host(application: &str) -> Result<PathBuf> {
+    build_host_with(application, &[])
+}
+
+/// As [`build_host`], with environment variables that the application reads at compile time.
+pub(crate) fn build_host_with(application: &str, environment: &[(&str, String)]) -> Result<PathBuf> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(tree::board("host")).arg("build");
+    command.current_dir(tree::board("host")).arg("build").envs(environment.iter().cloned());
     compile(&mut command, "host", application)
 }
 

@@ -13,6 +13,7 @@ mod elf;
 mod emulate;
 mod emulator;
 mod firmware;
+mod host;
 mod process;
 mod record;
 mod report;
@@ -52,7 +53,17 @@ enum Command {
         json: bool,
     },
     /// The main job, from nothing: an adapter learns on an emulated Cortex-M4.
-    Demo,
+    Demo {
+        /// Rank of the adapter, 1 to 16.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=16))]
+        rank: u16,
+    },
+    /// Convert the committed checkpoints again, and compare with the committed images.
+    Images {
+        /// Replace the images that differ.
+        #[arg(long)]
+        bless: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -61,7 +72,8 @@ fn main() -> ExitCode {
         Command::Test => commands::test::run(),
         Command::Bench { json } => commands::bench::run(json),
         Command::Size { json } => commands::size::run(json),
-        Command::Demo => commands::demo::run(),
+        Command::Demo { rank } => commands::demo::run(rank),
+        Command::Images { bless } => commands::images::run(bless),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -41,7 +41,7 @@ static ARENA: Arena<{ PLAN.bytes() }> = Arena::new();
 /// The adapter's rank; `cargo xtask demo --rank N` sets it.
 pub const RANK: u16 = parse(option_env!("RANKLET_DEMO_RANK"), 8);
 /// Times that every image is seen.
-const EPOCHS: u32 = 12;
+const EPOCHS: u32 = 16;
 /// Samples a step.
 const ACCUMULATE: u32 = 8;
 /// Images drawn at the start and at the end.
@@ -136,12 +136,14 @@ fn train<B: Board>(
 ) -> Result<Cost, Failure> {
     let samples = EPOCHS * DEVICE.len() as u32;
     let total = samples.div_ceil(ACCUMULATE);
-    let adamw = AdamW { lr: q!(4e-3), ..AdamW::DEFAULT };
+    let adamw = AdamW { lr: q!(6e-3), ..AdamW::DEFAULT };
     let mut trainer = Trainer::new(model, learner, adamw)?
         .accumulate(ACCUMULATE)
         .schedule(Schedule::Linear { warmup: 10, total })
         .seed(Seed(1));
     let mut history = History::new();
+    writeln!(board, "  training on the device: {EPOCHS} times {} turned images, {ACCUMULATE} a step", DEVICE.len())?;
+    writeln!(board, "  (mean loss of each epoch; in the curve one bar is a factor of two)")?;
     let mut cost = Cost { samples, ..Cost::default() };
     for epoch in 0..EPOCHS {
         let mut sum = Real::ZERO;

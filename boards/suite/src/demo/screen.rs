@@ -3,6 +3,7 @@
 use core::fmt;
 
 use heapless::HistoryBuf;
+use ranklet::fixed::log2::log2_q26;
 
 /// A part of a whole, in per cent with one decimal, six characters wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,8 @@ impl fmt::Display for Thousandths {
     }
 }
 
-/// The last values of something that should fall, drawn as a sparkline whose full height is the largest of them.
+/// The last values of something that should fall, drawn as a sparkline whose full height is the largest of them; each bar
+/// lower is a half.
 #[derive(Debug, Default)]
 pub struct History(HistoryBuf<i32, 40>);
 
@@ -49,10 +51,18 @@ impl fmt::Display for History {
         const BARS: [&str; 8] = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
         let largest = self.0.oldest_ordered().copied().max().unwrap_or(0).max(1);
         self.0.oldest_ordered().try_for_each(|&value| {
-            let height = (i64::from(value.max(0)) * 7 + i64::from(largest) / 2) / i64::from(largest);
-            f.write_str(BARS.get(height as usize).unwrap_or(&"█"))
+            let halvings = (log2(largest) - log2(value) + HALF) / (2 * HALF);
+            f.write_str(BARS.iter().rev().nth(halvings as usize).unwrap_or(&"▁"))
         })
     }
+}
+
+/// One half in the form of [`log2`].
+const HALF: u32 = 1 << 25;
+
+/// With 26 fraction bits; 0 for what is not above 1.
+fn log2(value: i32) -> u32 {
+    log2_q26(u64::from(value.max(1).unsigned_abs()))
 }
 
 /// Draws images of 8×8 pixels of 0 to 16 side by side, two characters a pixel.
@@ -93,7 +103,7 @@ mod tests {
     fn the_sparkline_falls() {
         let mut history = History::new();
         [2300, 1150, 300, 0].into_iter().for_each(|v| history.push(v));
-        assert_eq!(format!("{history}"), "█▅▂▁");
+        assert_eq!(format!("{history}"), "█▇▅▁");
     }
 
     #[test]

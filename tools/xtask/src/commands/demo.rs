@@ -1,37 +1,40 @@
 //! `cargo xtask demo`: the main job, on an emulated Cortex-M4, or on this machine where there is no emulator.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
-use crate::{
-    board::DEMO,
-    commands::setup,
-    emulate::{self, Run},
-    firmware,
-    report::Report,
-    tree,
-};
+use crate::{board::DEMO, commands::setup, emulate, firmware, host, report::Report, tree};
 
 /// Runs the demo and tells whether it ended well.
-pub(crate) fn run() -> Result<bool> {
+pub(crate) fn run(rank: u16) -> Result<bool> {
+    // Read by boards/suite at compile time: a rank decides the size of a static buffer.
+    let environment = [("RANKLET_DEMO_RANK", rank.to_string())];
     let folder = folder()?;
     let ready = setup::ready(Report::Changes);
     let show = |line: &str| println!("{line}");
     let run = match &ready {
         Ok(toolchain) => {
-            let firmware = firmware::build(toolchain, DEMO, &DEMO.leaves[0], "demo")?;
+            let firmware = firmware::build_with(toolchain, DEMO, &DEMO.leaves[0], "demo", &environment)?;
             println!("On an emulated Cortex-M4 (QEMU, {}):", DEMO.name);
             emulate::run(DEMO, &firmware, &folder, show)?
         }
         Err(error) => {
             println!("On this host, not on a Cortex-M4: no bare-metal target or no emulator could be had.");
             eprintln!("{error:#}\n");
-            let program = firmware::build_host("demo")?;
+            let program = firmware::build_host_with("demo", &environment)?;
             emulate::run_command(Command::new(program).current_dir(&folder), show)?
         }
     };
-    after(&run)
+    if !run.ended.ok() {
+        println!("the demo {}", run.ended.how());
+        return Ok(false);
+    }
+    export(&folder)
 }
 
 /// Where the device's files go.
@@ -41,9 +44,23 @@ fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn after(run: &Run) -> Result<bool> {
-    if !run.ended.ok() {
-        println!("the demo {}", run.ended.how());
+/// Turns what the device wrote back into a PEFT adapter, with the command that a user would type.
+fn export(folder: &Path) -> Result<bool> {
+    let adapter = folder.join("turned.rkl");
+    let peft = folder.join("turned-peft");
+    let base = tree::root().join("models/digits/digits.rkl");
+    println!("\nBack to PEFT:");
+    let mut command = host::ranklet()?;
+    command.arg("export").arg(&adapter).arg("--base").arg(&base).arg("-o").arg(&peft).args(["--force", "--quiet"]);
+    if !command.status().context("cannot start ranklet")?.success() {
+        return Ok(false);
     }
-    Ok(run.ended.ok())
+    let (adapter, peft, base) = (tree::shown(&adapter), tree::shown(&peft), tree::shown(&base));
+    println!("  {peft}\n");
+    println!("What to try next:");
+    println!("  cargo run -q --release -p ranklet-cli -- inspect {adapter}");
+    println!("  cargo run -q --release -p ranklet-cli -- plan --base {base} --train adamw --rank 8 --board microbit");
+    println!("  cargo xtask demo --rank 4");
+    println!("  in Python: peft.PeftModel.from_pretrained(model, \"{peft}\")   (models/README.md)");
+    Ok(true)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod demo;
+pub(crate) mod images;
 pub(crate) mod setup;
 pub(crate) mod size;
 pub(crate) mod test;

@@ -5,7 +5,7 @@ use std::{env, process::Command};
 use anyhow::ensure;
 
 use super::steps::{LIMIT, Steps};
-use crate::{process::follow, tree};
+use crate::{commands::images, process::follow, tree};
 
 /// Sets of the core's features that are checked one by one: each must stand without the others.
 const FEATURES: [&str; 4] = ["", "train", "float", "train,defmt"];
@@ -50,6 +50,10 @@ pub(super) fn run(steps: &mut Steps) {
     let mut suite = cargo();
     suite.current_dir(tree::board("suite")).env("RUSTDOCFLAGS", "-Dwarnings").args(docs);
     steps.program("docs: boards/suite", &mut suite);
+    steps.check("committed images", || {
+        ensure!(images::run(false)?, "an image differs from what the converter makes");
+        Ok(())
+    });
     let tests = ["test", "--quiet", "--no-fail-fast"];
     steps.tests("tests", cargo().args(tests).arg("--workspace"));
     steps.tests("tests: boards/suite", cargo().current_dir(tree::board("suite")).args(tests));
