@@ -1,0 +1,88 @@
+"""Makes the golden cases with PyTorch and PEFT: bases, adapters, inputs, logits and gradients.
+
+    python make.py
+
+Each case is a directory: `base/` (or, where a case says so, a base that lies elsewhere), `adapter/` as PEFT saves it,
+and `golden.safetensors`. README.md names its tensors.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+HERE = Path(__file__).parent
+MODELS = HERE.parent
+sys.path[:0] = [str(MODELS), str(MODELS / "digits")]
+import mlp
+import prepare
+
+
+def adapted(net, rank, alpha):
+    """`net` with an adapter on every linear, A as PEFT draws it, B random and not zero, as if it had learned."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=[name for name, _ in mlp.linears(net)])
+    model = get_peft_model(net, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def golden(model, normalise, inputs):
+    """What README.md lists; the forward and backward passes run in f64, and are stored rounded to f32."""
+    model = model.double().eval()
+    x = normalise(inputs.double())
+    with torch.no_grad(), model.disable_adapter():
+        base = model(x)
+    logits = model(x)
+    cotangent = torch.randn(logits.shape).double()
+    (logits * cotangent).sum().backward()
+    tensors = {"inputs": inputs, "logits_base": base, "logits_adapter": logits.detach(), "cotangent": cotangent}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            tensors[name.replace(".default", "")] = parameter.grad
+    return {name: tensor.float().contiguous() for name, tensor in tensors.items()}
+
+
+def save_adapter(model, directory):
+    """As `save_pretrained` writes it, but without the machine's paths and the empty model card."""
+    shutil.rmtree(directory, ignore_errors=True)
+    model.save_pretrained(directory)
+    (directory / "README.md").unlink(missing_ok=True)
+    file = directory / "adapter_config.json"
+    config = json.loads(file.read_text())
+    config["base_model_name_or_path"] = None
+    # PEFT keeps the names in a set, whose order changes from run to run.
+    config["target_modules"] = sorted(config["target_modules"])
+    file.write_text(json.dumps(config, indent=2) + "\n")
+    (directory / "adapter_model.safetensors").chmod(0o644)
+
+
+def case(name, net, normalise, inputs, rank, alpha):
+    model = adapted(net, rank, alpha)
+    save_adapter(model, HERE / name / "adapter")
+    tensors = golden(model, normalise, inputs)
+    mlp.write(HERE / name / "golden.safetensors", tensors)
+    model.print_trainable_parameters()
+    shift = (tensors["logits_adapter"] - tensors["logits_base"]).abs().max().item()
+    print(f"{name}: {len(inputs)} inputs, the adapter moves a logit by up to {shift:.3f}")
+
+
+def main():
+    mlp.deterministic(7)
+    net = mlp.network(7, 13, 5)
+    mlp.save(HERE / "odd" / "base", net)
+    case("odd", net, lambda x: x, torch.randn(16, 7), rank=3, alpha=6)
+
+    net, normalise = mlp.load(MODELS / "digits" / "base")
+    images, _ = prepare.part("test")
+    pixels = torch.from_numpy(prepare.turned(images)[:32].astype("float32"))
+    case("digits", net, normalise, pixels, rank=8, alpha=16)
+
+
+if __name__ == "__main__":
+    main()
