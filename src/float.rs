@@ -105,6 +105,24 @@ mod edges {
         Ok(canonicalize(out, Exp::saturating(exponent)))
     }
 
+    /// `f32` values to 31-bit samples under one exponent, half to even: an [`Input::I32`](crate::layer::normalize::Input).
+    ///
+    /// `values` and `out`: `(features)`; the shorter decides.
+    ///
+    /// # Errors
+    /// The place of the first NaN or infinity; nothing is written then.
+    pub fn to_samples(values: &[f32], out: &mut [i32]) -> Result<Exp, NotFinite> {
+        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+            return Err(NotFinite { index });
+        }
+        let peak = values.iter().fold(0.0_f32, |p, &v| p.max(libm::fabsf(v)));
+        let exponent = if peak == 0.0 { 0 } else { libm::frexpf(peak).1 - 30 };
+        for (o, &v) in out.iter_mut().zip(values) {
+            *o = libm::rint(libm::ldexp(f64::from(v), -exponent)) as i32;
+        }
+        Ok(Exp::saturating(exponent))
+    }
+
     /// A block as `f32`. `out`: `(width)`; exact but beyond f32's range.
     pub fn from_block(block: Block<'_>, out: &mut [f32]) {
         for (o, &m) in out.iter_mut().zip(block.mantissas) {
@@ -160,4 +178,4 @@ mod edges {
 }
 
 #[cfg(feature = "float")]
-pub use edges::{NotFinite, from_block, perplexity, to_block};
+pub use edges::{NotFinite, from_block, perplexity, to_block, to_samples};

@@ -88,7 +88,7 @@ pub mod section {
     pub const GROUP_SCALE: u16 = 4;
     /// Input normalisation, the mean: i32 mantissas, (features).
     pub const INPUT_MEAN: u16 = 5;
-    /// Input normalisation, the factor (one over the deviation): u16 mantissas, (features).
+    /// Input normalisation, the factor (one over the deviation): i32 mantissas, (features).
     pub const INPUT_SCALE: u16 = 6;
     /// An adapter's table of [`LoraRecord`](crate::image::LoraRecord)s.
     pub const LORA_RECORDS: u16 = 16;

@@ -6,6 +6,7 @@
 use super::{ShapeError, exactly};
 use crate::fixed::Exp;
 use crate::fixed::block::requantize;
+use crate::fixed::rounding::{bit_length, shift_right_half_even};
 use crate::fixed::row_sum::RowSum;
 
 /// What a network is given: raw samples with the exponent of their lowest bit.
@@ -16,6 +17,9 @@ pub enum Input<'a> {
     I16(&'a [i16], Exp),
     /// `value = sample · 2^exponent`: what a camera delivers. `(features)`.
     U8(&'a [u8], Exp),
+    /// `value = sample · 2^exponent`, `|sample| < 2^31`: features whose ranges lie octaves apart, under one exponent.
+    /// `(features)`.
+    I32(&'a [i32], Exp),
 }
 
 impl<'a> Input<'a> {
@@ -31,12 +35,19 @@ impl<'a> Input<'a> {
         Input::U8(samples, exponent)
     }
 
+    /// Wide samples.
+    #[must_use]
+    pub const fn i32(samples: &'a [i32], exponent: Exp) -> Input<'a> {
+        Input::I32(samples, exponent)
+    }
+
     /// How many there are.
     #[must_use]
     pub const fn len(&self) -> usize {
         match self {
             Input::I16(s, _) => s.len(),
             Input::U8(s, _) => s.len(),
+            Input::I32(s, _) => s.len(),
         }
     }
 
@@ -50,7 +61,7 @@ impl<'a> Input<'a> {
     #[must_use]
     pub const fn exponent(&self) -> Exp {
         match *self {
-            Input::I16(_, e) | Input::U8(_, e) => e,
+            Input::I16(_, e) | Input::U8(_, e) | Input::I32(_, e) => e,
         }
     }
 
@@ -59,6 +70,7 @@ impl<'a> Input<'a> {
         match self {
             Input::I16(s, _) => out.iter_mut().zip(*s).for_each(|(o, &s)| *o = i64::from(s)),
             Input::U8(s, _) => out.iter_mut().zip(*s).for_each(|(o, &s)| *o = i64::from(s)),
+            Input::I32(s, _) => out.iter_mut().zip(*s).for_each(|(o, &s)| *o = i64::from(s)),
         }
     }
 }
@@ -71,13 +83,13 @@ pub struct Normalize<'a> {
     /// Of all means.
     pub mean_exponent: i16,
     /// One over the deviation: `(features)`, `value = mantissa · 2^scale_exponent`.
-    pub scale: &'a [u16],
+    pub scale: &'a [i32],
     /// Of all scales.
     pub scale_exponent: i16,
 }
 
 impl Normalize<'_> {
-    /// `(x − mean) · scale`, rounded once, half to even, to a canonical block; without a normalisation, `x` in
+    /// `(x − mean) · scale`, rounded half to even, to a canonical block; without a normalisation, `x` in
     /// canonical form.
     ///
     /// `input` and `out`: `(features)`; `acc`: at least as many.
@@ -95,19 +107,54 @@ impl Normalize<'_> {
         };
         exactly("mean", features, n.mean.len())?;
         exactly("scale", features, n.scale.len())?;
-        // 16-bit samples and 31-bit means meet below 2^46 or so; what would lie deeper is rounded, so that 16 bits of
-        // scale fit on top.
-        let mut row = RowSum::new(acc, exponent, 16);
+        let mut row = RowSum::new(acc, exponent, 31);
         let joined = row.join(i32::from(n.mean_exponent), 31);
         for (v, &m) in row.values_mut().iter_mut().zip(n.mean) {
             *v -= joined.align(i64::from(m));
         }
         let (values, exponent) = row.finish();
         let union = values.iter().fold(0, |u, v| u | v.unsigned_abs());
-        let excess = crate::fixed::rounding::bit_length(union).saturating_sub(46);
+        // 31 bits of difference under 31 bits of scale. What is rounded away here is 2^-31 of the largest difference.
+        let excess = bit_length(union).saturating_sub(31);
         for (v, &s) in values.iter_mut().zip(n.scale) {
-            *v = crate::fixed::rounding::shift_right_half_even(*v, excess) * i64::from(s);
+            *v = shift_right_half_even(*v, excess) * i64::from(s);
         }
         Ok(requantize(values, exponent + excess as i32 + i32::from(n.scale_exponent), out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Two features whose deviations lie a thousand apart come out alike.
+        #[test]
+        fn normalises_each_feature_by_its_own(a in -3.0_f64..3.0, b in -3000.0_f64..3000.0) {
+            let samples = [(a * f64::from(1 << 19)).round() as i32, (b * f64::from(1 << 19)).round() as i32];
+            let n = Normalize {
+                mean: &[1 << 20, -(100 << 18)],
+                mean_exponent: -18, // 4 and −100
+                scale: &[(1 << 30) / 3, (1 << 30) / 3000],
+                scale_exponent: -30,
+            };
+            let mut out = [0; 2];
+            let e = Normalize::forward(Some(&n), Input::i32(&samples, Exp(-19)), &mut out, &mut [0; 2]).unwrap();
+            let want = [(a - 4.0) / 3.0, (b + 100.0) / 3000.0];
+            let peak = want[0].abs().max(want[1].abs());
+            for (got, want) in out.iter().zip(want) {
+                let got = f64::from(*got) * f64::from(e.get()).exp2();
+                prop_assert!((got - want).abs() <= peak * if got.abs() > 0.99 * peak { 0.004 } else { 1.0 / 16000.0 }, "{got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_normalisation_samples_pass() {
+        let mut out = [0; 2];
+        let e = Normalize::forward(None, Input::u8(&[16, 4], Exp(0)), &mut out, &mut [0; 2]).unwrap();
+        assert_eq!((e, out), (Exp(-10), [1 << 14, 1 << 12]));
+        assert!(Normalize::forward(None, Input::u8(&[16], Exp(0)), &mut out, &mut [0; 2]).is_err());
     }
 }

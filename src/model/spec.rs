@@ -187,7 +187,7 @@ impl Spec {
         if !section_is(head, bytes, this.mean, section::INPUT_MEAN, Dtype::I32, 1, features, true) {
             return wrong(14, SpecProblem::Section(this.mean));
         }
-        if !section_is(head, bytes, this.scale, section::INPUT_SCALE, Dtype::U16, 1, features, this.mean == NONE) {
+        if !section_is(head, bytes, this.scale, section::INPUT_SCALE, Dtype::I32, 1, features, this.mean == NONE) {
             return wrong(16, SpecProblem::Section(this.scale));
         }
         if (this.mean == NONE) != (this.scale == NONE) {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use ranklet::fixed::Exp;
-use ranklet::float::{from_block, to_block};
+use ranklet::float::{from_block, to_block, to_samples};
 use ranklet::layer::normalize::Input;
 use ranklet::model::arena::Workspace;
 use ranklet::model::{Active, Model, Plan};
@@ -10,7 +10,7 @@ use ranklet::model::{Active, Model, Plan};
 /// Room before a multiple of 16.
 pub const SLACK: usize = 15;
 
-/// Runs a model on rows of `f32`: each becomes an integer block, as a sensor's samples would.
+/// Runs a model on rows of `f32`: each becomes integers under one exponent, as a sensor's samples would.
 ///
 /// `inputs`: `(rows, features)`, finite; the result: `(rows, outputs)`. `each` is called once a row.
 ///
@@ -21,18 +21,26 @@ pub fn run(model: &Model<'_>, adapters: &[Active<'_>], inputs: &[f32], mut each:
     let mut memory = vec![0; plan.scratch_bytes() + SLACK];
     let mut scratch = Workspace::new(&mut memory).scratch(&plan)?;
     let (features, outputs) = (model.spec().features, model.spec().outputs);
-    let mut samples = vec![0; features];
+    let mut raw = vec![0; features];
     let mut out = vec![0.0; inputs.len() / features * outputs];
     for (row, out) in inputs.chunks_exact(features).zip(out.chunks_exact_mut(outputs)) {
-        let exponent = block(row, &mut samples)?;
-        let y = model.infer(&mut scratch, Input::i16(&samples, exponent), adapters)?;
+        let exponent = samples(row, &mut raw)?;
+        let y = model.infer(&mut scratch, Input::i32(&raw, exponent), adapters)?;
         from_block(y, out);
         each();
     }
     Ok(out)
 }
 
-/// A row as an integer block.
+/// A row as a sensor would deliver it: 31-bit integers under one exponent.
+///
+/// # Errors
+/// A value that is NaN or infinite.
+pub fn samples(row: &[f32], out: &mut [i32]) -> Result<Exp> {
+    to_samples(row, out).map_err(|e| anyhow!("{e}"))
+}
+
+/// A row as a block: a target or a cotangent.
 ///
 /// # Errors
 /// A value that is NaN or infinite.

@@ -4,7 +4,7 @@
 use crate::dataset::{Inputs, Targets};
 use crate::image::ImageFile;
 use crate::image::adapter::Parts;
-use crate::infer::{SLACK, block};
+use crate::infer::{SLACK, block, samples};
 use anyhow::{Context, Result};
 use ranklet::fixed::hash::{Purpose, Seed, Stream};
 use ranklet::fixed::{Exp, Real};
@@ -165,7 +165,7 @@ pub fn train(
         if let Some(norm) = recipe.clip {
             trainer = trainer.clip(norm);
         }
-        let (mut samples, mut values) = (vec![0; model.spec().features], vec![0; outputs]);
+        let (mut raw, mut values) = (vec![0; model.spec().features], vec![0; outputs]);
         let (mut step, mut epoch) = (0, 0);
         while step < recipe.steps {
             let order = order(rows.len(), epoch, recipe);
@@ -175,10 +175,10 @@ pub fn train(
                 }
                 let mut loss = 0.0;
                 for &row in batch {
-                    let exponent = block(rows[row], &mut samples)?;
+                    let exponent = samples(rows[row], &mut raw)?;
                     let target = target(targets, row, outputs, &mut values)?;
                     trainer
-                        .sample(Input::i16(&samples, exponent), target, scratch)
+                        .sample(Input::i32(&raw, exponent), target, scratch)
                         .with_context(|| format!("row {row} of the data"))?;
                     loss += trainer.step(scratch)?.to_f64() / batch.len() as f64;
                 }
@@ -248,16 +248,16 @@ pub fn gradients(
         // A batch that is never full: gradients are summed, and no step is made.
         let plain = Sgd { lr: Real::ZERO, momentum: Real::ZERO, weight_decay: Real::ZERO };
         let mut trainer = Trainer::new(model, learner, plain)?.accumulate(u32::MAX);
-        let (mut samples, mut dy) = (vec![0; model.spec().features], vec![0; outputs]);
+        let (mut raw, mut dy) = (vec![0; model.spec().features], vec![0; outputs]);
         for (row, (x, c)) in inputs.iter().zip(cotangent.chunks_exact(outputs)).enumerate() {
-            let exponent = block(x, &mut samples)?;
+            let exponent = samples(x, &mut raw)?;
             let dy_exponent = block(c, &mut dy)?;
             each();
             if dy_exponent == Exp::ZERO {
                 continue; // Adds nothing.
             }
             trainer
-                .sample(Input::i16(&samples, exponent), Target::Cotangent(&dy, dy_exponent), scratch)
+                .sample(Input::i32(&raw, exponent), Target::Cotangent(&dy, dy_exponent), scratch)
                 .with_context(|| format!("row {row} of the input"))?;
             trainer.step(scratch)?;
         }

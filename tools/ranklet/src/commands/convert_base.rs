@@ -63,7 +63,6 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         "source": converted.source.to_string(),
         "image": converted.image.to_string(),
         "layers": layers,
-        "notes": converted.warnings,
     });
-    Ok(Report::new(super::with_notes(human, &converted.warnings), json))
+    Ok(Report::new(human, json))
 }

@@ -38,8 +38,6 @@ pub struct Converted {
     pub image: Fingerprint,
     /// One a layer.
     pub layers: Vec<LayerReport>,
-    /// What the user should know, although it is no error.
-    pub warnings: Vec<String>,
 }
 
 /// The sections of an image while it is put together; each owns its bytes.
@@ -69,16 +67,13 @@ impl Sections {
     }
 }
 
-/// Relative error of a normalisation factor above which the user is told.
-const COARSE_FACTOR: f64 = 1e-3;
-
 /// Converts a base. `each` is called once a layer, for a progress bar.
 ///
 /// # Errors
 /// Where the model is beyond what the format can hold.
 pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Converted> {
     let mut sections = Sections::default();
-    let (mut layers, mut specs, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut layers, mut specs) = (Vec::new(), Vec::new());
     let last = base.linears.len() - 1;
     for (i, linear) in base.linears.iter().enumerate() {
         let q = quantize(&linear.weight, to);
@@ -109,15 +104,8 @@ pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Co
         };
         let (m, e) = scalars::i32s(&n.mean);
         mean = sections.push(vector(section::INPUT_MEAN, Dtype::I32, e, le(&m, |v| v.to_le_bytes())));
-        let (f, e, worst) = scalars::reciprocals(&n.std);
-        scale = sections.push(vector(section::INPUT_SCALE, Dtype::U16, e, le(&f, |v| v.to_le_bytes())));
-        if worst > COARSE_FACTOR {
-            warnings.push(format!(
-                "the input's deviations lie octaves apart: 16 bits leave the smallest factor an error of {:.2} %; scale \
-                 such features before the network",
-                worst * 100.0
-            ));
-        }
+        let (f, e) = scalars::reciprocals(&n.std);
+        scale = sections.push(vector(section::INPUT_SCALE, Dtype::I32, e, le(&f, |v| v.to_le_bytes())));
     }
     let modules: Vec<&str> = base.linears.iter().map(|l| l.module.as_str()).collect();
     sections.text(section::NAMES, &modules.join("\n"));
@@ -138,7 +126,7 @@ pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Co
     let spec: Vec<u8> = spec.to_bytes().into_iter().chain(specs.iter().flat_map(LinearSpec::to_bytes)).collect();
     let source = Fingerprint(fingerprint::source(base));
     let (bytes, image) = emit(source, &spec, &sections)?;
-    Ok(Converted { bytes, source, image, layers, warnings })
+    Ok(Converted { bytes, source, image, layers })
 }
 
 /// The `image` fingerprint is the truncated SHA-256 of the image as it stands with that field zero (and the head's CRC
