@@ -26,6 +26,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::bench::Form;
+
 /// Build, emulate, measure.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -43,8 +45,11 @@ enum Command {
     /// Instructions per operation, counted on every emulated board.
     Bench {
         /// One JSON array of rows, nothing else.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "markdown")]
         json: bool,
+        /// Write the tables into docs/benchmarks.md.
+        #[arg(long)]
+        markdown: bool,
     },
     /// Flash, static RAM and stack of every firmware, against boards/budgets.json.
     Size {
@@ -70,7 +75,11 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup => commands::setup::run(),
         Command::Test => commands::test::run(),
-        Command::Bench { json } => commands::bench::run(json),
+        Command::Bench { json, markdown } => commands::bench::run(match (json, markdown) {
+            (true, _) => Form::Json,
+            (_, true) => Form::Markdown,
+            _ => Form::Tables,
+        }),
         Command::Size { json } => commands::size::run(json),
         Command::Demo { rank } => commands::demo::run(rank),
         Command::Images { bless } => commands::images::run(bless),

@@ -33,11 +33,6 @@ impl Record {
         self.0.get(field)?.as_u64()
     }
 
-    /// A field that holds any number, or null.
-    pub(crate) fn fraction(&self, field: &str) -> Option<f64> {
-        self.0.get(field)?.as_f64()
-    }
-
     /// All fields but the kind, in the firmware's order.
     pub(crate) fn row(&self) -> Value {
         let mut fields = self.0.clone();

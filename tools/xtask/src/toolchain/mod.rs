@@ -45,6 +45,11 @@ impl Toolchain {
         command
     }
 
+    /// The compiler's version.
+    pub(crate) fn version(&self) -> String {
+        self.compiler.version.to_string()
+    }
+
     /// One line for people.
     pub(crate) fn describe(&self) -> String {
         let way = match &self.way {
