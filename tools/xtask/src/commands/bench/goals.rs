@@ -48,9 +48,9 @@ const GOALS: [Goal; 9] = [
     goal("LoRA r = 8, more instructions", M4, Measure::More(GEMV, LORA), "512x512", 5.0, ""),
     goal("gemv W8A16, per MAC", RV32, Measure::Each(GEMV), "512x512", 3.6, ""),
     goal("gemv W8A16, per MAC (goal: 512x512)", M0, Measure::Each(GEMV), "512x128", 5.0, ""),
-    goal("softmax, per element", M4, Measure::Each("softmax-terms"), "64", 45.0, "405"),
-    goal("softmax, per element", RV32, Measure::Each("softmax-terms"), "64", 45.0, ""),
-    goal("softmax, per element", M0, Measure::Each("softmax-terms"), "64", 45.0, ""),
+    goal("softmax terms, per element", M4, Measure::Each("softmax-terms"), "64", 45.0, "405"),
+    goal("softmax terms, per element", RV32, Measure::Each("softmax-terms"), "64", 45.0, ""),
+    goal("softmax terms, per element", M0, Measure::Each("softmax-terms"), "64", 45.0, ""),
 ];
 
 impl Goal {
