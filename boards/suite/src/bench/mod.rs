@@ -2,13 +2,13 @@
 //!
 //! | file | what it measures |
 //! |---|---|
-//! | [`product`] | the bare kernels, without requantization |
-//! | [`forward`] | a linear layer as inference runs it: product, scales, bias, adapter, requantization |
-//! | [`backward`] | a linear layer's gradients: dx; dA and dB |
-//! | [`head`] | softmax |
-//! | [`model`] | whole networks: inference, a sample in training, the optimizers |
+//! | `product` | the bare kernels, without requantization |
+//! | `forward` | a linear layer as inference runs it: product, scales, bias, adapter, requantization |
+//! | `backward` | a linear layer's gradients: dx; dA and dB |
+//! | `head` | softmax |
+//! | `model` | whole networks: inference, a sample in training, the optimizers |
 //!
-//! Beside them: [`meter`] (counts and prints), [`memory`] (buffers), [`weights`] (constants in flash). All operands go
+//! Beside them: `meter` (counts and prints), `memory` (buffers), `weights` (constants in flash). All operands go
 //! through `black_box`: no shape is known to the compiler, as in firmware that reads it from an image.
 
 mod backward;
