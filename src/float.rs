@@ -100,7 +100,7 @@ mod edges {
         let exponent = libm::frexpf(peak).1 - 15;
         for (o, &v) in out.iter_mut().zip(values) {
             // Exact in f64: 24 bits moved by a power of two.
-            *o = clamp_mantissa(libm::rint(libm::ldexp(f64::from(v), -exponent)) as i64);
+            *o = clamp_mantissa(libm::rint(libm::ldexp(f64::from(v), -exponent)) as i32);
         }
         Ok(canonicalize(out, Exp::saturating(exponent)))
     }

@@ -8,7 +8,7 @@
 //! An exponent found from the data needs neither; and 16 bits cost no more than 8 on a DSP core, which widens bytes
 //! before it multiplies. (Exponents found from the data's bit width: NITI, arXiv:2009.13108.)
 
-use super::rounding::{bit_length, shift_half_even};
+use super::rounding::{bit_length, narrow_half_even, shift_half_even};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The largest mantissa of a canonical block, 127·256 + 127.
@@ -125,10 +125,10 @@ impl<'a> TileMut<'a> {
 /// Clamps to ±[`MANTISSA_MAX`].
 #[inline]
 #[must_use]
-pub const fn clamp_mantissa(x: i64) -> i16 {
-    if x > MANTISSA_MAX as i64 {
+pub const fn clamp_mantissa(x: i32) -> i16 {
+    if x > MANTISSA_MAX as i32 {
         MANTISSA_MAX
-    } else if x < -(MANTISSA_MAX as i64) {
+    } else if x < -(MANTISSA_MAX as i32) {
         -MANTISSA_MAX
     } else {
         x as i16
@@ -167,8 +167,15 @@ pub fn requantize(values: &[i64], exponent: i32, out: &mut [i16]) -> Exp {
         out.fill(0);
         return Exp::ZERO;
     };
-    for (o, &v) in out.iter_mut().zip(values) {
-        *o = clamp_mantissa(shift_half_even(v, shift));
+    if shift >= 0 {
+        // 16 bits are left, one more where a rounding carries.
+        for (o, &v) in out.iter_mut().zip(values) {
+            *o = clamp_mantissa(narrow_half_even(v, shift.unsigned_abs()));
+        }
+    } else {
+        for (o, &v) in out.iter_mut().zip(values) {
+            *o = clamp_mantissa((v as i32) << shift.unsigned_abs());
+        }
     }
     exponent
 }
@@ -182,7 +189,7 @@ pub fn canonicalize(mantissas: &mut [i16], exponent: Exp) -> Exp {
         return Exp::ZERO;
     };
     for m in mantissas {
-        *m = clamp_mantissa(shift_half_even(i64::from(*m), shift));
+        *m = clamp_mantissa(shift_half_even(i64::from(*m), shift) as i32);
     }
     exponent
 }

@@ -13,7 +13,7 @@ use super::rsqrt::rsqrt_q31;
 /// | operation | worst relative error |
 /// |---|---|
 /// | [`new`](Real::new), [`mul`](Real::mul), [`add`](Real::add), [`ratio`](Real::ratio) | 2^-31 (half to even) |
-/// | [`div`](Real::div), [`sqrt`](Real::sqrt) | 2^-29 |
+/// | [`div`](Real::div), [`sqrt`](Real::sqrt) | 2^-30 |
 ///
 /// ```
 /// use ranklet::fixed::Real;
@@ -39,35 +39,40 @@ impl Real {
     /// Exponents beyond ±2^14 are taken as ±2^14 (no checked image and no hyper-parameter comes near).
     #[must_use]
     pub const fn new(mantissa: i64, exponent: i32) -> Real {
-        if mantissa == 0 {
+        let magnitude = mantissa.unsigned_abs();
+        if magnitude == 0 {
             return Real::ZERO;
         }
         let negative = mantissa < 0;
-        let magnitude = mantissa.unsigned_abs();
-        let shift = bit_length(magnitude) as i32 - 31;
-        // A magnitude above 2^62 is brought into the domain of the rounding first, its lowest bit kept sticky.
-        let mut m = if shift <= 0 {
-            (magnitude << shift.unsigned_abs()) as i64
-        } else if magnitude > 1 << 62 {
-            shift_right_half_even(((magnitude >> 2) | ((magnitude & 3 != 0) as u64)) as i64, shift.unsigned_abs() - 2)
-        } else {
-            shift_right_half_even(magnitude as i64, shift.unsigned_abs())
-        };
-        let mut e = exponent.saturating_add(shift);
-        if m > i32::MAX as i64 {
-            m >>= 1; // Rounded up to 2^31: exactly 2^30 one octave higher.
-            e += 1;
+        if magnitude <= i32::MAX as u64 {
+            // Fits: exact, in 32-bit instructions.
+            let left = (magnitude as u32).leading_zeros() - 1;
+            return Real::limited(negative, (magnitude as u32) << left, exponent.saturating_sub(left as i32));
         }
+        let left = magnitude.leading_zeros();
+        Real::rounded(negative, magnitude << left, exponent.saturating_add(33 - left as i32))
+    }
+
+    /// The upper 31 bits of `n`, whose top bit is set, half to even; `exponent` is that of bit 33.
+    #[inline]
+    const fn rounded(negative: bool, n: u64, exponent: i32) -> Real {
+        let upper = (n >> 33) as u32;
+        let half = n >> 32 & 1 != 0;
+        let beyond_half = n as u32 != 0;
+        let m = upper + (half && (beyond_half || upper & 1 != 0)) as u32;
+        // Rounded up to 2^31: exactly 2^30 one octave higher.
+        if m >> 31 != 0 { Real::limited(negative, m >> 1, exponent + 1) } else { Real::limited(negative, m, exponent) }
+    }
+
+    /// A normalized mantissa and its sign; exponents beyond the limit become the limit, or zero.
+    #[inline]
+    const fn limited(negative: bool, m: u32, exponent: i32) -> Real {
         const LIMIT: i32 = 1 << 14;
-        let e = if e > LIMIT {
-            LIMIT
-        } else if e < -LIMIT {
+        if exponent < -LIMIT {
             return Real::ZERO;
-        } else {
-            e
-        };
-        let m = m as i32;
-        Real { mantissa: if negative { -m } else { m }, exponent: e as i16 }
+        }
+        let e = if exponent > LIMIT { LIMIT } else { exponent };
+        Real { mantissa: if negative { -(m as i32) } else { m as i32 }, exponent: e as i16 }
     }
 
     /// An integer.
@@ -146,7 +151,15 @@ impl Real {
     /// `self · other`, half to even.
     #[must_use]
     pub const fn mul(self, other: Real) -> Real {
-        Real::new(self.mantissa as i64 * other.mantissa as i64, self.exponent() + other.exponent())
+        let product = self.mantissa as i64 * other.mantissa as i64;
+        let magnitude = product.unsigned_abs();
+        if magnitude == 0 {
+            return Real::ZERO;
+        }
+        // 2^60 ≤ magnitude < 2^62: one bit is open.
+        let left = 2 + (magnitude >> 61 == 0) as u32;
+        let exponent = self.exponent() + other.exponent() + 33 - left as i32;
+        Real::rounded(product < 0, magnitude << left, exponent)
     }
 
     /// `self · x`, half to even. Exact product of 31 by 31 bits, rounded once.
@@ -187,26 +200,37 @@ impl Real {
         self.add(other.neg())
     }
 
-    /// `self / other` by a reciprocal, relative error at most 2^-29; 0 where `other` is 0.
+    /// `self / other` by a reciprocal, relative error at most 2^-30; 0 where `other` is 0.
     #[must_use]
     pub const fn div(self, other: Real) -> Real {
         if other.is_zero() {
             return Real::ZERO;
         }
-        // |m| in [2^30, 2^31) moved to [2^31, 2^32); the reciprocal is 2^63 / that.
+        // |m| in [2^30, 2^31) moved to [2^31, 2^32); its reciprocal r = 2^63 / that, 2^31 < r ≤ 2^32.
         let r = reciprocal_q31(other.mantissa.unsigned_abs() << 1);
-        let r = Real::new(r as i64, -62 - other.exponent());
-        let q = self.mul(r);
-        if other.mantissa < 0 { q.neg() } else { q }
+        self.times(r, self.exponent() - 62 - other.exponent(), (self.mantissa < 0) != (other.mantissa < 0))
     }
 
-    /// `√self`, relative error at most 2^-29; 0 for what is not positive.
+    /// `|mantissa| · r` for `2^31 ≤ r < 2^32`, under an exponent and a sign: rounded once.
+    #[inline]
+    const fn times(self, r: u32, exponent: i32, negative: bool) -> Real {
+        let product = self.mantissa.unsigned_abs() as u64 * r as u64;
+        if product == 0 {
+            return Real::ZERO;
+        }
+        // 2^61 ≤ product < 2^63: one bit is open.
+        let left = 1 + (product >> 62 == 0) as u32;
+        Real::rounded(negative, product << left, exponent + 33 - left as i32)
+    }
+
+    /// `√self`, relative error at most 2^-30; 0 for what is not positive.
     #[must_use]
     pub const fn sqrt(self) -> Real {
         if self.mantissa <= 0 {
             return Real::ZERO;
         }
-        self.mul(self.rsqrt())
+        let (r, exponent) = self.rsqrt_parts();
+        self.times(r, self.exponent() + exponent, false)
     }
 
     /// `1 / √self`, relative error at most 2^-30; 0 for what is not positive.
@@ -215,13 +239,19 @@ impl Real {
         if self.mantissa <= 0 {
             return Real::ZERO;
         }
+        let (r, exponent) = self.rsqrt_parts();
+        Real::new(r as i64, exponent)
+    }
+
+    /// `1 / √self` of a number above 0: `2^31 ≤ r < 2^32`, and its exponent.
+    const fn rsqrt_parts(self) -> (u32, i32) {
         // value = f · 2^(2k) with f = m32 / 2^32 in [1/4, 1): an even exponent above 32 fraction bits.
         let (m, e) = if self.exponent() & 1 == 0 {
             (self.mantissa as u32, self.exponent() + 32)
         } else {
             ((self.mantissa as u32) << 1, self.exponent() + 31)
         };
-        Real::new(rsqrt_q31(m) as i64, -31 - e / 2)
+        (rsqrt_q31(m), -31 - e / 2)
     }
 
     /// `self^n`, by repeated squaring: relative error at most n · 2^-30.
@@ -257,7 +287,12 @@ impl Real {
     /// Whether `self < other`.
     #[must_use]
     pub const fn less_than(self, other: Real) -> bool {
-        self.sub(other).mantissa < 0
+        // Normalized: of two numbers above zero, the one with the larger exponent is larger.
+        let (a, b) = (self.mantissa, other.mantissa);
+        if a == 0 || b == 0 || (a < 0) != (b < 0) || self.exponent == other.exponent {
+            return a < b;
+        }
+        (self.exponent < other.exponent) != (a < 0)
     }
 
     /// The smaller of two.

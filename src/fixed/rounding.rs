@@ -5,8 +5,6 @@
 
 /// `x / 2^n`, rounded to nearest, ties to even. Exact for `n = 0`; 0 for `n ≥ 64`.
 ///
-/// Requires `|x| ≤ 2^62`, so that adding one half cannot overflow; the callers' bounds are beside their code.
-///
 /// ```
 /// use ranklet::fixed::rounding::shift_right_half_even;
 /// assert_eq!(shift_right_half_even(5, 1), 2); // 2.5 → 2
@@ -22,10 +20,35 @@ pub const fn shift_right_half_even(x: i64, n: u32) -> i64 {
     if n > 63 {
         return 0;
     }
-    // One half minus one, plus one more where the quotient is odd: carries exactly when it must.
-    let odd = (x >> n) & 1;
-    let half_below = (1_i64 << (n - 1)).wrapping_sub(1);
-    x.wrapping_add(half_below).wrapping_add(odd) >> n
+    // The bits that go, moved to the top: one half is the sign bit alone.
+    let quotient = x >> n;
+    let rest = (x << (64 - n)) as u64;
+    quotient + carries_u64(rest, quotient & 1 != 0) as i64
+}
+
+/// Whether `rest` of 2^64 is above one half, or just one half under an odd quotient.
+#[inline]
+const fn carries_u64(rest: u64, odd: bool) -> bool {
+    const HALF: u64 = 1 << 63;
+    rest > HALF || (rest == HALF && odd)
+}
+
+/// [`shift_right_half_even`] where the caller knows that the result fits 32 bits: the same value in 32-bit
+/// instructions. Of a result that does not fit, the low 32 bits.
+#[inline]
+#[must_use]
+pub const fn narrow_half_even(x: i64, n: u32) -> i32 {
+    let (low, high) = (x as u32, (x >> 32) as i32);
+    let (quotient, rest) = match n {
+        0 => return low as i32,
+        1..32 => (low >> n | (high as u32) << (32 - n), low << (32 - n)),
+        32 => (high as u32, low),
+        33..64 => ((high >> (n - 32)) as u32, (high as u32) << (64 - n) | (low != 0) as u32),
+        _ => return 0,
+    };
+    // One half, less one, plus one more under an odd quotient: overflows exactly where it must carry.
+    let (_, carry) = rest.overflowing_add((1 << 31) - 1 + (quotient & 1));
+    quotient.wrapping_add(carry as u32) as i32
 }
 
 /// `x · 2^-n` for either sign of `n`: to the right half to even, to the left exactly.
@@ -100,8 +123,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn half_even_is_its_definition(x in -(1_i64 << 62)..=(1_i64 << 62), n in 0_u32..64) {
+        fn half_even_is_its_definition(x in any::<i64>(), n in 0_u32..64) {
             prop_assert_eq!(shift_right_half_even(x, n), slow(x, n));
+        }
+
+        #[test]
+        fn narrow_is_the_same(x in any::<i64>(), n in 0_u32..70) {
+            let x = if n < 32 { x >> (33 - n) } else { x };
+            prop_assert_eq!(i64::from(narrow_half_even(x, n)), shift_right_half_even(x, n));
+            let tie = (x >> n.min(63) << n.min(63)) | (1 << n.min(63) >> 1);
+            prop_assert_eq!(i64::from(narrow_half_even(tie, n)), shift_right_half_even(tie, n));
         }
 
         #[test]

@@ -84,7 +84,7 @@ pub fn store_first(values: &[i32], exponent: i32, first: &mut [i16]) -> i16 {
         return Exp::ZERO.0;
     };
     for (m, &v) in first.iter_mut().zip(values) {
-        *m = clamp_mantissa(shift_half_even(i64::from(v), shift));
+        *m = clamp_mantissa(shift_half_even(i64::from(v), shift) as i32);
     }
     exponent.0
 }
