@@ -1,19 +1,21 @@
 //! The images in flash: `models/digits/digits.bin`, whose layout its README gives, and the quarter turn of the camera.
 
-/// Bytes of the file: a header of 16, then 65 an image: pixels and label.
-static FILE: &[u8] = include_bytes!("../../../../models/digits/digits.bin");
+/// The file: a header of 16 bytes, then 65 an image, pixels and label. A constant, so that only [`IMAGES`] is in flash.
+const FILE: &[u8] = include_bytes!("../../../../models/digits/digits.bin");
 const HEADER: usize = 16;
 const RECORD: usize = 65;
 
-/// What the device learns from.
-pub const DEVICE: Part = Part { first: count(8), len: count(10) };
-/// What nobody ever learns from.
-pub const TEST: Part = Part { first: count(8) + count(10), len: count(12) };
+/// The device's and the test images; the base's own stay where they are.
+static IMAGES: [u8; RECORD * (DEVICE.len + TEST.len)] = match FILE.split_at(HEADER + RECORD * count(8)).1.first_chunk()
+{
+    Some(images) => *images,
+    None => panic!("digits.bin has another length than its header says"),
+};
 
-const _: () = assert!(
-    FILE.len() == HEADER + RECORD * (TEST.first + TEST.len),
-    "digits.bin has another length than its header says"
-);
+/// What the device learns from.
+pub const DEVICE: Part = Part { first: 0, len: count(10) };
+/// What nobody ever learns from.
+pub const TEST: Part = Part { first: DEVICE.len, len: count(12) };
 
 /// One image with its label.
 #[derive(Debug, Clone, Copy)]
@@ -47,8 +49,8 @@ impl Part {
     /// Image `n`; a blank one labelled 0 where there is none.
     #[must_use]
     pub fn get(&self, n: usize) -> Digit<'static> {
-        let at = HEADER + RECORD * (self.first + n.min(self.len));
-        match FILE.get(at..at + RECORD).and_then(<[u8]>::split_last) {
+        let at = RECORD * (self.first + n.min(self.len));
+        match IMAGES.get(at..at + RECORD).and_then(<[u8]>::split_last) {
             Some((&label, pixels)) => Digit { pixels, label: usize::from(label) },
             None => Digit { pixels: &[0; 64], label: 0 },
         }

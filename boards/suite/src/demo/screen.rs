@@ -75,7 +75,7 @@ pub fn digits(out: &mut impl fmt::Write, images: &[[u8; 64]]) -> fmt::Result {
         out.write_str("  ")?;
         for image in images {
             for &pixel in image.iter().skip(row * 8).take(8) {
-                out.write_str(SHADES.get((usize::from(pixel) + 3) / 4).unwrap_or(&"██"))?;
+                out.write_str(SHADES.get(usize::from(pixel).div_ceil(4)).unwrap_or(&"██"))?;
             }
             out.write_str("    ")?;
         }
