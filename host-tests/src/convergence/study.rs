@@ -1,0 +1,128 @@
+//! All trainings of the study, and what may be claimed of them.
+
+use super::run::{METRICS, Rule, Run, Settings, fixed, float, perturbed};
+use super::task::Task;
+use crate::draw::Draw;
+use ranklet::q;
+use ranklet::train::{AdamW, Sgd};
+
+/// Seeds: each fixes A's initial values and the order of the data.
+pub const SEEDS: u32 = 5;
+/// Float trainings beside `f32` and `f64`, each from a start that is off by [`PERTURBATION`].
+pub const PERTURBED: u64 = 18;
+/// Added to or taken from every initial value of A, at most; these are up to 1/√inputs, 0.1 or so.
+pub const PERTURBATION: f64 = 1e-4;
+/// Steps over which every single loss is compared.
+pub const COMPARED: usize = 50;
+/// The largest relative difference of one of those.
+pub const STEP_CLAIM: f64 = 0.005;
+
+/// SGD with momentum and AdamW, as the study runs them.
+#[must_use]
+pub fn settings() -> [Settings; 2] {
+    let sgd = Rule::Sgd(Sgd { lr: q!(5e-4), ..Sgd::DEFAULT });
+    let adamw = Rule::AdamW(AdamW { lr: q!(1e-3), ..AdamW::DEFAULT });
+    [sgd, adamw].map(|rule| Settings { rule, rank: 8, alpha: 16, batch: 32, steps: 250 })
+}
+
+/// The trainings of one seed.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// In fixed point.
+    pub fixed: Run,
+    /// `f32`, `f64`, then the perturbed ones.
+    pub floats: Vec<Run>,
+}
+
+impl Trial {
+    /// Trains.
+    #[must_use]
+    pub fn new(task: &Task, s: &Settings, seed: u32, with: u64) -> Trial {
+        let (fixed, start) = fixed(task, s, seed);
+        let mut floats = vec![float::<f32>(task, s, seed, &start), float::<f64>(task, s, seed, &start)];
+        floats.extend((0..with).map(|n| {
+            let start = perturbed(&start, PERTURBATION, &mut Draw::new(7000 + 100 * u64::from(seed) + n));
+            float::<f32>(task, s, seed, &start)
+        }));
+        Trial { fixed, floats }
+    }
+
+    /// The largest relative difference from `f32` of the first losses.
+    #[must_use]
+    pub fn step_difference(&self, run: &Run) -> f64 {
+        let f32 = &self.floats[0].losses;
+        run.losses.iter().zip(f32).take(COMPARED).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max)
+    }
+}
+
+/// One figure at the end: the mean over the seeds.
+#[derive(Clone, Copy, Debug)]
+pub struct Final {
+    /// In fixed point.
+    pub fixed: f64,
+    /// `f32`, unperturbed.
+    pub f32: f64,
+    /// The smallest and the largest of all float variants.
+    pub spread: (f64, f64),
+}
+
+impl Final {
+    /// Whether fixed point lies inside the spread.
+    #[must_use]
+    pub fn inside(&self) -> bool {
+        (self.spread.0..=self.spread.1).contains(&self.fixed)
+    }
+}
+
+/// What one optimizer came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it was set.
+    pub settings: Settings,
+    /// One a seed.
+    pub trials: Vec<Trial>,
+}
+
+impl Outcome {
+    /// Trains all seeds.
+    #[must_use]
+    pub fn new(task: &Task, settings: Settings) -> Outcome {
+        let trials = (0..SEEDS).map(|seed| Trial::new(task, &settings, seed, PERTURBED)).collect();
+        Outcome { settings, trials }
+    }
+
+    /// The figures at the end, in the order of [`METRICS`].
+    #[must_use]
+    pub fn finals(&self) -> [Final; 4] {
+        let mean = |of: &dyn Fn(&Trial) -> f64| self.trials.iter().map(of).sum::<f64>() / self.trials.len() as f64;
+        std::array::from_fn(|m| {
+            let variant = |v: usize| mean(&|t| t.floats[v].finals[m]);
+            let all = (0..self.trials[0].floats.len()).map(variant);
+            let spread = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
+            Final { fixed: mean(&|t| t.fixed.finals[m]), f32: variant(0), spread }
+        })
+    }
+
+    /// Every claim that does not hold; none where all do.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        let name = self.settings.rule.name();
+        let mut out = vec![];
+        for (seed, t) in self.trials.iter().enumerate() {
+            let d = t.step_difference(&t.fixed);
+            if d.is_nan() || d > STEP_CLAIM {
+                let (d, claim) = (100.0 * d, 100.0 * STEP_CLAIM);
+                out.push(format!(
+                    "{name}, seed {seed}: a loss of the first {COMPARED} is {d:.2} % off, claimed {claim} %"
+                ));
+            }
+        }
+        for (metric, f) in METRICS.iter().zip(self.finals()) {
+            if !f.inside() {
+                let (low, high) = f.spread;
+                out.push(format!("{name}: {metric} is {:.5}, outside the spread {low:.5} to {high:.5}", f.fixed));
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,274 @@
+//! Hostile images: any byte string, and sound images with changed bytes whose checksums have been made to match again,
+//! so that the deep checks are reached. An error or a valid view that then runs: never a panic. Overflow checks are on
+//! in tests, so a sum that leaves its type would be one.
+
+use proptest::prelude::*;
+use ranklet::fixed::hash::Seed;
+use ranklet::image::layout::{ENTRY, HEADER};
+use ranklet::image::record::RecordProblem;
+use ranklet::model::{Adapter, AdapterError, Model, Plan, Train, Workspace};
+use ranklet::train::{AdamW, Sgd, Target, Trainer};
+use ranklet_cli::image::ImageFile;
+use ranklet_cli::quantize::WeightType;
+use ranklet_host_tests::draw::Draw;
+use ranklet_host_tests::fixture::{AdapterFixture, Fixture, Sample, save};
+use std::path::Path;
+
+const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+/// Networks whose plan needs more than this are opened and planned, but not run: a hostile spec may ask for gigabytes.
+const MEMORY: usize = 1 << 22;
+
+fn aligned(bytes: &[u8]) -> ImageFile {
+    ImageFile::of(Path::new("hostile"), bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// Makes both checksums match, where the head has room for them.
+fn reseal(bytes: &mut [u8]) {
+    let (Some(head), Some(total)) = (u32_at(bytes, 8), u32_at(bytes, 12)) else { return };
+    let (head, total) = (head as usize, total as usize);
+    if (HEADER..=total).contains(&head) && total <= bytes.len() {
+        let payload = CRC.checksum(&bytes[head..total]);
+        bytes[20..24].copy_from_slice(&payload.to_le_bytes());
+        let crc = CRC.checksum(&bytes[..head - 4]);
+        bytes[head - 4..head].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// Everything that can be done with a base: inference, training, saving.
+fn use_base(bytes: &[u8], adapter: Option<&Adapter<'_>>) -> bool {
+    let Ok(model) = Model::open(bytes) else { return false };
+    let plan = Plan::new(bytes).expect("an open model has a plan");
+    let _ = (plan.longest_unit_macs(), model.payload_crc_now(), model.normalize());
+    let train = Train::adamw().rank(2).dropout();
+    let plan = plan.train(train);
+    for site in 0..model.spec().linears {
+        let _ = (model.site_name(site), model.linear(site));
+    }
+    if plan.bytes() > MEMORY {
+        return true;
+    }
+    let mut d = Draw::new(3);
+    let x = Sample::random(model.spec().features, 1, &mut d);
+    let mut memory = vec![0x5A; plan.bytes() + 15];
+    let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("memory of the plan's size");
+    let active = adapter.map(Adapter::view);
+    let _ = model.infer(&mut scratch, x.input(), active.as_slice()).expect("a sound view runs");
+    let mut learner = match adapter.filter(|a| !a.low().is_empty()) {
+        Some(a) => match learn.resume(&model, a) {
+            Ok(l) => l,
+            Err(_) => return true, // larger than this plan
+        },
+        None => learn.fresh(&model, Seed(1)).expect("a sound view learns"),
+    };
+    let dy = vec![100_i16; model.spec().outputs];
+    let cotangent = Target::Cotangent(&dy, ranklet::fixed::Exp(-7));
+    let mut t = Trainer::new(&model, &mut learner, AdamW::DEFAULT).expect("planned for it");
+    for _ in 0..3 {
+        t.sample(x.input(), cotangent, &mut scratch).expect("a sample");
+        t.step(&mut scratch).expect("its units");
+    }
+    let sgd = Trainer::new(&model, &mut learner, Sgd::DEFAULT).expect("planned for it");
+    let mut t = sgd.clip(ranklet::q!(1.0)).dropout(ranklet::q!(0.2)).expect("planned for it");
+    t.sample(x.input(), cotangent, &mut scratch).expect("a sample");
+    t.step(&mut scratch).expect("its units");
+    let saved = save(&learner);
+    match Adapter::open(&model, saved.bytes()) {
+        Ok(_) => {}
+        // A base whose exponents reach 1024 teaches values beyond 2^1024: no image holds them, and it says so.
+        Err(AdapterError::Record { problem: RecordProblem::Exponent, .. }) => {}
+        Err(e) => panic!("what a learner wrote is refused: {e}"),
+    }
+    true
+}
+
+/// Small bases of every weight type, with and without normalisation.
+fn bases() -> Vec<Fixture> {
+    let mut all = vec![];
+    for to in [WeightType::I8, WeightType::I16, WeightType::I4] {
+        let mut base =
+            ranklet_host_tests::fixture::base::random(&[5, 9, 3], ranklet_cli::spec::Head::Classification, 71);
+        all.push(Fixture::new(base.clone(), to));
+        base.normalization = Some(ranklet_cli::base::Normalization { mean: vec![1.5; 5], std: vec![0.5; 5] });
+        all.push(Fixture::new(base, to));
+    }
+    all
+}
+
+/// What is written where. Values at the edges of their types do most of the damage.
+fn changes() -> impl Strategy<Value = Vec<(prop::sample::Index, Vec<u8>)>> {
+    let value = prop_oneof![
+        any::<u8>().prop_map(|b| vec![b]),
+        any::<u16>().prop_map(|v| v.to_le_bytes().to_vec()),
+        prop::sample::select(vec![
+            0_u32,
+            1,
+            0x7F,
+            0x80,
+            0xFF,
+            0x3FF,
+            0x400,
+            0xFC00,
+            0x7FFF,
+            0x8000,
+            0x8001,
+            0xFFFF,
+            0x10000,
+            0x2_0000,
+            0x2_0001,
+            0x7FFF_FFFF,
+            0x8000_0000,
+            0xFFFF_FFFF
+        ])
+        .prop_flat_map(|v| prop::sample::select(vec![1, 2, 4]).prop_map(move |n| v.to_le_bytes()[..n].to_vec())),
+        any::<u8>().prop_map(|b| vec![b; 40]),
+        Just(vec![0x80; 64]),
+        Just(vec![0x00, 0x80].repeat(32)),
+        Just(vec![0xFF, 0x7F].repeat(32)),
+    ];
+    prop::collection::vec((any::<prop::sample::Index>(), value), 1..8)
+}
+
+fn change(bytes: &mut [u8], changes: &[(prop::sample::Index, Vec<u8>)], head_only: bool) {
+    let len = if head_only { u32_at(bytes, 8).unwrap_or(0) as usize } else { bytes.len() };
+    for (at, value) in changes {
+        let at = at.index(len);
+        // Fields stand at even places: half the writes should hit one squarely.
+        let at = if value.len() > 1 { at & !1 } else { at };
+        let end = (at + value.len()).min(len);
+        bytes[at..end].copy_from_slice(&value[..end - at]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400), sound_start in any::<bool>()) {
+        let mut bytes = bytes;
+        if sound_start && bytes.len() >= 8 {
+            bytes[..8].copy_from_slice(b"RKLT\x01\x00\x01\x00");
+        }
+        reseal(&mut bytes);
+        use_base(aligned(&bytes).bytes(), None);
+    }
+
+    #[test]
+    fn changed_bases(which in 0_usize..6, changes in changes(), head_only in any::<bool>()) {
+        let mut bytes = bases()[which].bytes().to_vec();
+        change(&mut bytes, &changes, head_only);
+        reseal(&mut bytes);
+        use_base(aligned(&bytes).bytes(), None);
+    }
+
+    /// Only what a tensor holds: nearly all of these open, so that all arithmetic is reached.
+    #[test]
+    fn changed_tensors(which in 0_usize..6, changes in changes()) {
+        let mut bytes = bases()[which].bytes().to_vec();
+        let head = u32_at(&bytes, 8).unwrap() as usize;
+        change(&mut bytes[head..], &changes, false);
+        reseal(&mut bytes);
+        use_base(aligned(&bytes).bytes(), None);
+    }
+
+    /// Exponents of sections, anywhere in what the head allows.
+    #[test]
+    fn changed_exponents(which in 0_usize..6, exponents in prop::collection::vec(prop_oneof![-1024_i16..=1024, Just(1024), Just(-1024)], 16)) {
+        let mut bytes = bases()[which].bytes().to_vec();
+        let sections = usize::from(u16::from_le_bytes([bytes[16], bytes[17]]));
+        for (i, e) in exponents.iter().take(sections).enumerate() {
+            let at = HEADER + ENTRY * i + 6;
+            bytes[at..at + 2].copy_from_slice(&e.to_le_bytes());
+        }
+        reseal(&mut bytes);
+        prop_assert!(use_base(aligned(&bytes).bytes(), None));
+    }
+
+    #[test]
+    fn changed_adapters(which in 0_usize..6, changes in changes(), head_only in any::<bool>()) {
+        let base = &bases()[which];
+        let model = base.model();
+        let mut bytes = AdapterFixture::random(&model, 2, 0.5, 2.0, 72).bytes().to_vec();
+        change(&mut bytes, &changes, head_only);
+        reseal(&mut bytes);
+        let image = aligned(&bytes);
+        if let Ok(adapter) = Adapter::open(&model, image.bytes()) {
+            let _ = adapter.metadata();
+            use_base(base.bytes(), Some(&adapter));
+        }
+    }
+
+    /// Records and planes alone: nearly all of these are sound, however wild.
+    #[test]
+    fn changed_pairs(which in 0_usize..6, changes in changes(), exponents in prop::collection::vec(-1024_i16..=1024, 6)) {
+        let base = &bases()[which];
+        let model = base.model();
+        let mut bytes = AdapterFixture::random(&model, 2, 0.5, 2.0, 73).bytes().to_vec();
+        let head = u32_at(&bytes, 8).unwrap() as usize;
+        let planes = head + 2 * 48;
+        change(&mut bytes[planes..], &changes, false);
+        for (record, e) in exponents.chunks(3).enumerate() {
+            for (field, e) in [20, 22, 28].into_iter().zip(e) {
+                let at = head + 48 * record + field;
+                bytes[at..at + 2].copy_from_slice(&e.to_le_bytes());
+            }
+        }
+        reseal(&mut bytes);
+        let image = aligned(&bytes);
+        if let Ok(adapter) = Adapter::open(&model, image.bytes()) {
+            prop_assert!(use_base(base.bytes(), Some(&adapter)));
+        }
+    }
+}
+
+#[test]
+fn sound_images_are_taken() {
+    // The guard of the tests above: they would pass on a core that refuses everything.
+    for base in bases() {
+        assert!(use_base(base.bytes(), None));
+        let model = base.model();
+        let adapter = AdapterFixture::random(&model, 2, 0.5, 2.0, 74);
+        assert!(use_base(base.bytes(), Some(&adapter.open(&model))));
+        let mut bytes = base.bytes().to_vec();
+        reseal(&mut bytes);
+        assert_eq!(bytes, base.bytes(), "resealing a sound image changes nothing");
+    }
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let base = &bases()[1];
+    let model = base.model();
+    let adapter = AdapterFixture::random(&model, 2, 0.5, 2.0, 75);
+    for len in 0..base.bytes().len() {
+        assert!(Model::open(aligned(&base.bytes()[..len]).bytes()).is_err(), "{len} bytes of a base");
+        assert!(Plan::new(&base.bytes()[..len]).is_err(), "a plan of {len} bytes of a base");
+    }
+    for len in 0..adapter.bytes().len() {
+        assert!(Adapter::open(&model, aligned(&adapter.bytes()[..len]).bytes()).is_err(), "{len} bytes of an adapter");
+    }
+}
+
+#[test]
+fn every_damaged_byte_is_an_error() {
+    let base = &bases()[0];
+    for at in 0..base.bytes().len() {
+        let mut bytes = base.bytes().to_vec();
+        bytes[at] ^= 0x10;
+        assert!(Model::open(aligned(&bytes).bytes()).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn one_kind_is_not_the_other() {
+    let base = &bases()[0];
+    let model = base.model();
+    let adapter = AdapterFixture::random(&model, 2, 0.5, 2.0, 76);
+    assert!(Model::open(adapter.bytes()).is_err() && Plan::new(adapter.bytes()).is_err());
+    assert!(Adapter::open(&model, base.bytes()).is_err());
+    let other = Fixture::random(&[5, 9, 3], WeightType::I8, 1);
+    assert!(Adapter::open(&other.model(), adapter.bytes()).is_err(), "another checkpoint's adapter");
+}
