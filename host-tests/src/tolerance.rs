@@ -79,11 +79,19 @@ pub const MERGED: Tolerance = Tolerance {
     reason: "as OUTPUT_I16: merged or not is the same function",
 };
 
-/// A parameter after training, accumulated one by one against all at once.
-pub const ACCUMULATED: Tolerance = Tolerance {
-    name: "relative L2 difference of A and B from the oracle's after accumulated, clipped, scheduled steps",
+/// What was learned with SGD.
+pub const LEARNED_SGD: Tolerance = Tolerance {
+    name: "relative L2 error of what A and B have learned in ten steps of SGD, against the oracle",
     limit: 2e-3,
-    reason: "gradients within 1e-3, and AdamW divides them by their own size",
+    reason: "gradients within 1e-3, and SGD is linear in them",
+};
+
+/// What was learned with AdamW.
+pub const LEARNED_ADAMW: Tolerance = Tolerance {
+    name: "relative L2 error of what A and B have learned in ten steps of AdamW, against the oracle",
+    limit: 4e-2,
+    reason: "AdamW divides every element by its own size, so the few whose gradients are 2^-12 of the largest, three or \
+             four bits of a 16-bit block, take steps that are off by a tenth; all others agree within 1e-3",
 };
 
 /// The loss of one sample.
@@ -94,7 +102,7 @@ pub const LOSS: Tolerance = Tolerance {
 };
 
 /// All of them, for documents.
-pub const ALL: [Tolerance; 9] = [
+pub const ALL: [Tolerance; 10] = [
     OUTPUT_I16,
     OUTPUT_I8,
     OUTPUT_DEQUANTIZED,
@@ -102,6 +110,7 @@ pub const ALL: [Tolerance; 9] = [
     GRADIENT_I16,
     GRADIENT_DEQUANTIZED,
     MERGED,
-    ACCUMULATED,
+    LEARNED_SGD,
+    LEARNED_ADAMW,
     LOSS,
 ];
