@@ -98,6 +98,8 @@ mod edges {
             return Ok(Exp::ZERO);
         }
         let exponent = libm::frexpf(peak).1 - 15;
+        let width = out.len().min(values.len());
+        let out = out.get_mut(..width).unwrap_or_default();
         for (o, &v) in out.iter_mut().zip(values) {
             // Exact in f64: 24 bits moved by a power of two.
             *o = clamp_mantissa(libm::rint(libm::ldexp(f64::from(v), -exponent)) as i32);

@@ -1,7 +1,7 @@
 //! Randomness without a generator: every draw is a hash of (seed, step, site, index).
 //!
-//! There is no state to save, so a draw survives recomputation, another tiling, and a resume, and two cores that
-//! never talked draw the same. The mixer is the `lowbias32` finalizer (C. Wellons, "Prospecting for hash
+//! There is no state to save, so a draw survives recomputation and another tiling, and two cores that never talked draw
+//! the same. The mixer is the `lowbias32` finalizer (C. Wellons, "Prospecting for hash
 //! functions"): two 32-bit multiplications, which a Cortex-M0 has.
 
 /// A seed fixes everything random: initial values, dropout, dithering.

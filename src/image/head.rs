@@ -34,6 +34,13 @@ pub enum ImageError {
         /// Bytes there are.
         available: usize,
     },
+    /// The head's length is not that of its directory and spec, or the image's is smaller.
+    HeadLength {
+        /// As stored.
+        stored: usize,
+        /// As its counts make it.
+        computed: usize,
+    },
     /// The bytes do not stand at a multiple of 16: place them with [`include_image!`](crate::include_image).
     Misaligned {
         /// Address modulo 16.
@@ -86,6 +93,8 @@ pub enum SectionProblem {
     Shape,
     /// An exponent beyond ±1024.
     Exponent(i16),
+    /// Bytes that are reserved are not 0: written by a later version.
+    Reserved,
 }
 
 /// What is wrong with a spec.
@@ -116,9 +125,16 @@ impl core::fmt::Display for ImageError {
                 "image format version {found}, but this build reads version {expected}; convert the checkpoint again"
             ),
             ImageError::Kind { found, expected } => {
-                let name = if found == 1 { "a base" } else { "an adapter" };
+                let name = match found {
+                    1 => "a base",
+                    2 => "an adapter",
+                    _ => "an unknown",
+                };
                 let want = if expected == Kind::Base { "a base" } else { "an adapter" };
                 write!(f, "{name} image (kind {found}) where {want} image is needed")
+            }
+            ImageError::HeadLength { stored, computed } => {
+                write!(f, "damaged head: it says it has {stored} bytes, its directory and spec make {computed}")
             }
             ImageError::Length { needed, available } => {
                 write!(f, "truncated: the image needs {needed} bytes, there are {available}")
@@ -222,9 +238,11 @@ impl Head {
         let sections = field!(u16_at(bytes, AT_SECTIONS), HEADER, available);
         let spec_len = field!(u16_at(bytes, AT_SPEC_LEN), HEADER, available) as usize;
         let minimum = align_up(HEADER + ENTRY * sections as usize + spec_len + 4);
-        if head_len != minimum || total_len < head_len || available < total_len {
-            let needed = if head_len != minimum || total_len < head_len { minimum } else { total_len };
-            return Err(ImageError::Length { needed, available });
+        if head_len != minimum || total_len < head_len {
+            return Err(ImageError::HeadLength { stored: head_len, computed: minimum });
+        }
+        if available < total_len {
+            return Err(ImageError::Length { needed: total_len, available });
         }
         let stored = field!(u32_at(bytes, head_len - 4), head_len, available);
         let computed = CRC.checksum(field!(slice_at(bytes, 0, head_len - 4), head_len, available));
@@ -350,20 +368,29 @@ impl Head {
         if !section::is_known(kind) {
             return Err(SectionProblem::UnknownKind(kind));
         }
-        let Some(dtype) = Dtype::from_code(dtype) else {
-            return Err(SectionProblem::UnknownDtype(dtype));
-        };
-        if order != Order::RowMajor as u8 {
-            return Err(SectionProblem::UnknownOrder(order));
-        }
         let exponent = exponent as i16;
-        if exponent < -1024 || exponent > 1024 {
-            return Err(SectionProblem::Exponent(exponent));
-        }
-        match dtype.bytes(rows, cols) {
-            Some(bytes) if bytes == length as u64 => {}
-            _ => return Err(SectionProblem::Shape),
-        }
+        let dtype = if section::is_skipped(kind) {
+            Dtype::Bytes // Only its place matters.
+        } else {
+            let Some(dtype) = Dtype::from_code(dtype) else {
+                return Err(SectionProblem::UnknownDtype(dtype));
+            };
+            if order != Order::RowMajor as u8 {
+                return Err(SectionProblem::UnknownOrder(order));
+            }
+            if exponent < -1024 || exponent > 1024 {
+                return Err(SectionProblem::Exponent(exponent));
+            }
+            match dtype.bytes(rows, cols) {
+                Some(bytes) if bytes == length as u64 => {}
+                _ => return Err(SectionProblem::Shape),
+            }
+            match array_at::<8>(entry, ENTRY_RESERVED) {
+                Some([0, 0, 0, 0, 0, 0, 0, 0]) => {}
+                _ => return Err(SectionProblem::Reserved),
+            }
+            dtype
+        };
         let (offset, length) = (offset as usize, length as usize);
         if offset % ALIGN != 0 || offset < self.head_len || offset > self.total_len || length > self.total_len - offset
         {

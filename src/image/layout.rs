@@ -26,6 +26,7 @@
 //!   +------+------+-------+-------+----------+--------+--------+------+------+--------------+
 //!
 //! payload: sections in the directory's order, each at a multiple of 16, zeros between
+//! trailer: whatever stands behind the total length; reserved for a signature over everything before it
 //! ```
 
 /// The first four bytes.
@@ -63,6 +64,7 @@ pub(crate) const ENTRY_OFFSET: usize = 8;
 pub(crate) const ENTRY_LENGTH: usize = 12;
 pub(crate) const ENTRY_ROWS: usize = 16;
 pub(crate) const ENTRY_COLS: usize = 20;
+pub(crate) const ENTRY_RESERVED: usize = 24;
 
 /// What an image holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +104,14 @@ pub mod section {
     pub const METADATA: u16 = SKIPPABLE | 33;
     /// Reserved: a vocabulary.
     pub const VOCABULARY: u16 = SKIPPABLE | 34;
-    /// Reserved: a signature over everything before it; always last.
-    pub const SIGNATURE: u16 = SKIPPABLE | 35;
+    /// Reserved: the optimizer's state of a checkpoint (first moment, second moment, exponents).
+    pub const OPTIMIZER: [u16; 3] = [SKIPPABLE | 19, SKIPPABLE | 20, SKIPPABLE | 21];
+
+    /// Whether this version may only step over it.
+    #[must_use]
+    pub const fn is_skipped(kind: u16) -> bool {
+        kind & SKIPPABLE != 0 && !matches!(kind, LORA_LOW | NAMES | METADATA)
+    }
 
     /// Whether this version knows what to do with it.
     #[must_use]

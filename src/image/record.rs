@@ -72,7 +72,7 @@ pub enum RecordProblem {
     Range,
     /// An exponent beyond ±1024 that does not mark an all-zero tensor.
     Exponent,
-    /// Flags of a later version.
+    /// Flags, or reserved bytes, of a later version.
     Flags(u16),
 }
 
@@ -137,7 +137,7 @@ impl LoraRecord {
         if !sane(self.a_exponent) || !sane(self.b_exponent) || !sane(self.scaling_exponent) {
             return Err(RecordProblem::Exponent);
         }
-        if self.flags != 0 {
+        if self.flags != 0 || self.reserved != [0; 4] {
             return Err(RecordProblem::Flags(self.flags));
         }
         Ok(())

@@ -9,6 +9,7 @@ use crate::fixed::hash::{Purpose, Seed, Stream};
 pub struct Dropout {
     stream: Stream,
     threshold: u32,
+    first: u32,
     /// 1/(1−p).
     pub keep_scale: Real,
 }
@@ -26,14 +27,21 @@ impl Dropout {
         // p in Q32, from Q31 because `to_q` is signed.
         let threshold = (p.to_q(31) as u32) << 1;
         let stream = Stream::new(seed, Purpose::Dropout, sample, site);
-        Some(Dropout { stream, threshold, keep_scale: Real::ONE.div(keep) })
+        Some(Dropout { stream, threshold, first: 0, keep_scale: Real::ONE.div(keep) })
+    }
+
+    /// The same mask for a tile whose first element is number `first` of the sample (token · width): a tile is masked as
+    /// the whole would be.
+    #[must_use]
+    pub const fn starting_at(self, first: usize) -> Dropout {
+        Dropout { first: first as u32, ..self }
     }
 
     /// Whether element `index` of the input stays.
     #[inline]
     #[must_use]
     pub const fn keeps(&self, index: usize) -> bool {
-        self.stream.at(index as u32) >= self.threshold
+        self.stream.at(self.first.wrapping_add(index as u32)) >= self.threshold
     }
 
     /// Copies `x` to `out` with the dropped elements zeroed; `first` is the index of `x[0]`.

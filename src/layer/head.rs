@@ -14,7 +14,8 @@ pub fn argmax(logits: &[i16]) -> usize {
     best.0
 }
 
-/// `exp(−d · 2^exponent)` in Q31, where 1.0 is 2^31: one term of a softmax, `d ≥ 0` the distance from the maximum.
+/// `exp(−d · 2^exponent)` in Q31, where 1.0 is 2^31: one term of a softmax, `d` the distance from the maximum, 0 to
+/// 2^17 − 1 (more is taken as that; two mantissas are at most 65278 apart).
 ///
 /// d · 2^exponent is brought to Q27 in powers of two (half to even), 31.99 at most: what lies beyond is below one LSB.
 /// Error: at most 2 LSB of the exponential itself, and 2^-28 relative from the argument.
@@ -22,7 +23,7 @@ pub fn argmax(logits: &[i16]) -> usize {
 #[must_use]
 pub fn exp_neg_q31(distance: u32, exponent: i32) -> u32 {
     // distance < 2^17, log2(e) in Q30 < 2^31: below 2^48. From 30 fraction bits to 27: to the right by 3 − exponent.
-    let product = i64::from(distance & 0x1_FFFF) * LOG2_E_Q30;
+    let product = i64::from(distance.min(0x1_FFFF)) * LOG2_E_Q30;
     let turns = if exponent > 18 { product.min(1) << 40 } else { shift_half_even(product, 3 - exponent) };
     exp2_neg_q31(turns.min(i64::from(u32::MAX)) as u32)
 }
@@ -52,4 +53,36 @@ pub fn probability_permille(logits: Block<'_>, class: usize) -> u32 {
         }
     });
     ((u64::from(term) * 1000 + sum / 2).checked_div(sum).unwrap_or(0)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixed::Exp;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn exponentials_are_near(d in 0_u32..131_072, e in -40_i32..20) {
+            let want = (-f64::from(d) * f64::from(e).exp2()).exp() * f64::from(31).exp2();
+            let got = f64::from(exp_neg_q31(d, e));
+            // 2 LSB, and 2^-28 relative for each octave of the argument (at most 32 turns).
+            prop_assert!((got - want).abs() <= 2.0 + want * 32.0 * f64::from(-28).exp2(), "{} {}", got, want);
+        }
+
+        #[test]
+        fn probabilities_sum_to_one(m in prop::collection::vec(-32639_i16..=32639, 1..12), e in -20_i16..-8) {
+            let logits = Block { mantissas: &m, exponent: Exp(e) };
+            let total: u32 = (0..m.len()).map(|c| probability_permille(logits, c)).sum();
+            prop_assert!(total.abs_diff(1000) <= m.len() as u32);
+        }
+    }
+
+    #[test]
+    fn the_first_of_equals_wins() {
+        assert_eq!(argmax(&[3, 7, 7, -1]), 1);
+        assert_eq!(argmax(&[]), 0);
+        let none = Block { mantissas: &[], exponent: Exp::ZERO };
+        assert_eq!(probability_permille(none, 0), 0);
+    }
 }

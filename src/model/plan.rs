@@ -3,7 +3,7 @@
 use super::arena::carved_bytes;
 use super::spec::{LinearSpec, Roles, Spec};
 use crate::fixed::Real;
-use crate::image::{Head, Image, ImageError, LoraRecord, MAX_RANK};
+use crate::image::{Head, Image, ImageError, LoraRecord};
 use crate::layer::Linear;
 
 /// The buffers of inference (and, where planned, of training). Contents mean nothing between calls.
@@ -21,6 +21,22 @@ pub struct Scratch<'a> {
 
 #[cfg(feature = "train")]
 impl Scratch<'_> {
+    /// Whether the buffers are as large as a plan made them.
+    pub(crate) fn check(&self, needed: ScratchLengths) -> Result<(), crate::layer::ShapeError> {
+        let [even, odd] = &self.vectors;
+        let buffers = [
+            ("scratch.acc", needed.acc, self.acc.len()),
+            ("scratch.vectors", needed.vector, even.len().min(odd.len())),
+            ("scratch.scaled", needed.scaled, self.scaled.len()),
+            ("scratch.rank", needed.rank, self.rank.len()),
+            ("scratch.masked", needed.masked, self.masked.len()),
+        ];
+        match buffers.iter().find(|(_, needed, found)| found < needed) {
+            Some(&(operand, needed, found)) => Err(crate::layer::ShapeError { operand, needed, found }),
+            None => Ok(()),
+        }
+    }
+
     /// The part that layers compute in.
     pub(crate) fn layer(&mut self) -> crate::layer::linear::Scratch<'_> {
         crate::layer::linear::Scratch { acc: self.acc, vector: self.scaled, rank: self.rank, masked: self.masked }
@@ -76,16 +92,10 @@ impl Train {
         Train::with_moments(0)
     }
 
-    /// The rank of a fresh adapter, or the largest of one to be resumed: 1 to 64. Default 8.
+    /// The rank of a fresh adapter, or the largest of one to be resumed: 1 to 64 (any other is refused when the learner
+    /// starts). Default 8.
     #[must_use]
     pub const fn rank(self, rank: u16) -> Train {
-        let rank = if rank == 0 {
-            1
-        } else if rank as usize > MAX_RANK {
-            MAX_RANK as u16
-        } else {
-            rank
-        };
         Train { rank, ..self }
     }
 
@@ -260,8 +270,8 @@ impl<'a> Plan<'a> {
             + 2 * carved_bytes::<i16>(l.gradient)
     }
 
-    /// Multiply-accumulates of the longest unit of work between two returns of `advance`: one layer forward, or one
-    /// layer backward.
+    /// Multiply-accumulates of the longest unit of work between two returns of `advance` that is a layer, forward or
+    /// backward. The update of a tensor is a unit too: see [`longest_update`](Plan::longest_update).
     #[must_use]
     pub const fn longest_unit_macs(&self) -> usize {
         let mut longest = 0;
@@ -276,6 +286,24 @@ impl<'a> Plan<'a> {
             Some(t) => longest + 3 * t.rank as usize * 2 * self.widest(),
             None => longest,
         }
+    }
+
+    /// Parameters of the largest tensor: the optimizer updates a tensor in one unit, which may be the longest
+    /// (`docs/benchmarks.md` has instructions per parameter). 0 without training.
+    #[must_use]
+    pub const fn longest_update(&self) -> usize {
+        let Some(train) = self.train else {
+            return 0;
+        };
+        let mut longest = 0;
+        let mut site = 0;
+        while let Some(l) = self.linear(site) {
+            if l.role.meets(train.roles) {
+                longest = max(longest, train.rank as usize * max(l.inputs, l.outputs));
+            }
+            site += 1;
+        }
+        longest
     }
 
     /// Elements of the learner's buffers; `None` without training.

@@ -5,11 +5,12 @@
 //! p ← p − lr · clamp( (m / (1 − β1^t)) / (√(v / (1 − β2^t)) + ε), ±8 )
 //! ```
 //!
-//! The clamp is the only difference from PyTorch: with exact moments |u| cannot exceed (1 − β1)/√(1 − β2) ≈ 3.2 at
-//! the defaults, so it acts only where a moment has been flushed. The update uses m in 30 bits, before it is stored in 16.
+//! The clamp is the only difference from PyTorch. With exact moments |u| cannot exceed
+//! (1 − β1) / √((1 − β2)(1 − β1²/β2)), 7.3 at the default betas: there it acts only on rounding. Betas with a larger
+//! limit (β2 = 0.9999: 23) are clamped where PyTorch would not. The update uses m in 30 bits, before it is stored in 16.
 
 use super::moments::{Second, Term, common_exponent, store_first, weighted};
-use super::optimizer::{Optimizer, Step, Tensor};
+use super::optimizer::{Optimizer, Step, Tensor, is_decay};
 use crate::fixed::{Exp, Real};
 
 /// The largest |u|.
@@ -46,6 +47,23 @@ impl Optimizer for AdamW {
         2
     }
 
+    fn tag(&self) -> u8 {
+        2
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let checks = [
+            ("lr (0 or more)", !self.lr.is_negative()),
+            ("beta1 (0 to 1, 1 excluded)", is_decay(self.beta1)),
+            ("beta2 (0 to 1, 1 excluded)", is_decay(self.beta2)),
+            ("epsilon (0 or more)", !self.epsilon.is_negative()),
+            ("weight decay (0 or more, and lr times it at most 1)", {
+                !self.weight_decay.is_negative() && !Real::ONE.less_than(self.lr.mul(self.weight_decay))
+            }),
+        ];
+        checks.iter().find(|c| !c.1).map_or(Ok(()), |c| Err(c.0))
+    }
+
     fn lr(&self) -> Real {
         self.lr
     }
@@ -76,6 +94,7 @@ impl Optimizer for AdamW {
             v.set(i, squares, step.dither.at(i as u32));
             *g = weighted(&terms, [*g, i32::from(m), 0], exponent);
         }
+        v.recentre();
         state.first = store_first(gradient, exponent, first);
 
         let correction1 = Real::ONE.sub(self.beta1.powi(step.number));

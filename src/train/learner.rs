@@ -1,15 +1,18 @@
 //! A and B while they learn: masters, gradients, moments, and the activations that backward needs.
 
+use super::loss::Staged;
 use super::master::Master;
 use super::moments::TensorState;
 use super::optimizer::Tensor;
+use super::trainer::Phase;
 use crate::fixed::hash::{Purpose, Seed, Stream};
 use crate::fixed::{Exp, Real};
-use crate::image::{EmitError, Fingerprint, LoraRecord};
+use crate::image::{EmitError, Fingerprint, LoraRecord, MAX_RANK};
 use crate::layer::gradient::Gradient;
 use crate::layer::linear::LoraGradient;
 use crate::model::adapter::{AdapterParts, check_records};
 use crate::model::arena::Workspace;
+use crate::model::plan::ScratchLengths;
 use crate::model::{Active, Adapter, AdapterError, Model, Plan, Train};
 
 /// Why a learner cannot start.
@@ -35,6 +38,15 @@ pub enum LearnError {
     },
     /// The adapter to be resumed contradicts the model.
     Adapter(AdapterError),
+    /// A rank of 0, above 64, or (of an adapter to be resumed) above the plan's.
+    Rank {
+        /// The rank.
+        found: u16,
+        /// The largest there may be.
+        limit: u16,
+    },
+    /// No layer has the planned roles, or the scaling is 0: nothing would ever change.
+    NothingToTrain,
 }
 
 impl core::fmt::Display for LearnError {
@@ -54,6 +66,10 @@ impl core::fmt::Display for LearnError {
                 needed.0, needed.1, available.0, available.1
             ),
             LearnError::Adapter(e) => e.fmt(f),
+            LearnError::Rank { found, limit } => write!(f, "rank {found}; there is room for 1 to {limit}"),
+            LearnError::NothingToTrain => {
+                write!(f, "nothing to train: no layer has the planned roles, or the scaling is 0")
+            }
         }
     }
 }
@@ -64,6 +80,7 @@ impl core::error::Error for LearnError {}
 #[derive(Debug)]
 pub struct Learn<'a> {
     train: Train,
+    scratch: ScratchLengths,
     records: &'a mut [LoraRecord],
     states: &'a mut [TensorState],
     high: &'a mut [i16],
@@ -81,6 +98,7 @@ impl<'a> Learn<'a> {
         let l = plan.learn_lengths().unwrap_or_default();
         Learn {
             train: *train,
+            scratch: plan.scratch_lengths(),
             records: from.carve(l.records),
             states: from.carve(2 * l.records),
             high: from.carve(l.parameters),
@@ -97,10 +115,16 @@ impl<'a> Learn<'a> {
     /// A new adapter: A uniform within ±1/√in (PEFT's Kaiming initialisation), B zero, so that it changes nothing yet.
     ///
     /// # Errors
-    /// [`LearnError::Plan`].
+    /// [`LearnError::Plan`], [`LearnError::Rank`], [`LearnError::NothingToTrain`].
     pub fn fresh(self, model: &Model<'_>, seed: Seed) -> Result<Learner<'a>, LearnError> {
-        let scaling = self.train.fresh_scaling();
         let rank = self.train.rank;
+        if !(1..=MAX_RANK).contains(&usize::from(rank)) {
+            return Err(LearnError::Rank { found: rank, limit: MAX_RANK as u16 });
+        }
+        let scaling = self.train.fresh_scaling();
+        if self.records.is_empty() || scaling.is_zero() {
+            return Err(LearnError::NothingToTrain);
+        }
         let mut used = (0, 0_usize);
         let mut records = self.records.iter_mut();
         for site in 0..model.spec().linears {
@@ -139,24 +163,47 @@ impl<'a> Learn<'a> {
         Ok(learner)
     }
 
-    /// An adapter that has learned before and goes on: from any image with a low plane.
+    /// An adapter that has learned before and goes on: from any image with a low plane. The optimizer starts anew.
     ///
     /// # Errors
-    /// [`LearnError::NoLowPlane`], [`LearnError::TooLarge`], [`LearnError::Plan`].
+    /// [`LearnError::NoLowPlane`], [`LearnError::TooLarge`], [`LearnError::Rank`], [`LearnError::Plan`],
+    /// [`LearnError::Adapter`] where it was opened for another base.
     pub fn resume(self, model: &Model<'_>, adapter: &Adapter<'_>) -> Result<Learner<'a>, LearnError> {
-        let needed = (adapter.records().len(), adapter.high().len());
+        let parameters = adapter.records().iter().map(|r| r.a_len() + r.b_len()).sum();
+        let needed = (adapter.records().len(), parameters);
         let available = (self.records.len(), self.high.len());
         if adapter.low().len() != adapter.high().len() {
             return Err(LearnError::NoLowPlane);
+        }
+        let (expected, found) = (model.source(), adapter.head().source);
+        if expected != found {
+            return Err(LearnError::Adapter(AdapterError::Base { expected, found }));
+        }
+        let limit = self.train.rank;
+        if let Some(r) = adapter.records().iter().find(|r| r.rank > limit) {
+            return Err(LearnError::Rank { found: r.rank, limit });
         }
         if needed.0 > available.0 || needed.1 > available.1 {
             return Err(LearnError::TooLarge { needed, available });
         }
         check_records(model, adapter.records(), adapter.high().len()).map_err(LearnError::Adapter)?;
-        let Learn { train, records, states, high, low, gradient, first, second, trace, trace_exponents, gradients } =
-            self;
+        let Learn {
+            train,
+            scratch,
+            records,
+            states,
+            high,
+            low,
+            gradient,
+            first,
+            second,
+            trace,
+            trace_exponents,
+            gradients,
+        } = self;
         let this = Learn {
             train,
+            scratch,
             records: records.get_mut(..needed.0).unwrap_or_default(),
             states: states.get_mut(..2 * needed.0).unwrap_or_default(),
             high: high.get_mut(..needed.1).unwrap_or_default(),
@@ -168,10 +215,20 @@ impl<'a> Learn<'a> {
             trace_exponents,
             gradients,
         };
-        this.records.copy_from_slice(adapter.records());
-        this.high.copy_from_slice(adapter.high());
-        this.low.copy_from_slice(adapter.low());
-        this.start(model)
+        // Laid out anew, densely: whatever offsets the image has, no two tensors share an element here.
+        let mut at = 0;
+        for (mine, theirs) in this.records.iter_mut().zip(adapter.records()) {
+            let (a_offset, b_offset) = (at as u32, (at + theirs.a_len()) as u32);
+            *mine = LoraRecord { a_offset, b_offset, ..*theirs };
+            at += theirs.a_len() + theirs.b_len();
+        }
+        let mut learner = this.start(model)?;
+        for (index, theirs) in adapter.records().iter().enumerate() {
+            let (a, b) = (2 * index, 2 * index + 1);
+            learner.copy(a, theirs.a_of(adapter.high()), theirs.a_of(adapter.low()), theirs.a_exponent);
+            learner.copy(b, theirs.b_of(adapter.high()), theirs.b_of(adapter.low()), theirs.b_exponent);
+        }
+        Ok(learner)
     }
 
     fn start(self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
@@ -187,6 +244,7 @@ impl<'a> Learn<'a> {
         self.states.fill(TensorState::NEW);
         Ok(Learner {
             train: self.train,
+            scratch: self.scratch,
             source: model.source(),
             image: model.head().image,
             records: self.records,
@@ -201,6 +259,10 @@ impl<'a> Learn<'a> {
             gradients: self.gradients,
             samples: 0,
             steps: 0,
+            pending: 0,
+            optimizer: 0,
+            phase: Phase::Idle,
+            staged: Staged::Labels,
         })
     }
 }
@@ -215,6 +277,7 @@ fn shortened<T>(buffer: &mut [T], len: usize) -> &mut [T] {
 #[derive(Debug)]
 pub struct Learner<'a> {
     pub(crate) train: Train,
+    pub(crate) scratch: ScratchLengths,
     source: Fingerprint,
     image: Fingerprint,
     records: &'a mut [LoraRecord],
@@ -229,6 +292,13 @@ pub struct Learner<'a> {
     pub(crate) gradients: [&'a mut [i16]; 2],
     pub(crate) samples: u32,
     pub(crate) steps: u32,
+    /// Samples whose gradients are in the accumulators.
+    pub(crate) pending: u32,
+    /// Whose moments these are; 0 before the first trainer.
+    optimizer: u8,
+    /// The next unit: here, and not in the trainer, so that a trainer may be dropped between any two of them.
+    pub(crate) phase: Phase,
+    pub(crate) staged: Staged,
 }
 
 impl Learner<'_> {
@@ -309,6 +379,35 @@ impl Learner<'_> {
     pub fn write_to<W: embedded_io::Write>(&self, out: &mut W, metadata: &[u8]) -> Result<(), EmitError<W::Error>> {
         let (source, image) = (self.source, self.image);
         AdapterParts { source, image, records: self.records, high: self.high, low: self.low, metadata }.write_to(out)
+    }
+
+    /// Forgets the optimizer's state: moments and the number of steps. A and B stay.
+    pub fn reset_optimizer(&mut self) {
+        self.first.fill(0);
+        self.second.fill(0);
+        self.steps = 0;
+        for state in self.states.iter_mut() {
+            state.forget_moments();
+        }
+    }
+
+    /// Makes the moments those of optimizer `tag`: another one's are forgotten.
+    pub(crate) fn adopt(&mut self, tag: u8) {
+        if self.optimizer != tag {
+            self.reset_optimizer();
+            self.optimizer = tag;
+        }
+    }
+
+    /// Sets a tensor from the planes of an image, whose bytes may be any: normalized, so that later sums fit.
+    fn copy(&mut self, tensor: usize, high: &[i16], low: &[i16], exponent: i16) {
+        let Some(mut t) = self.tensor(tensor) else { return };
+        for ((g, &h), &l) in t.gradient.iter_mut().zip(high).zip(low) {
+            let wide = i64::from(h) * 65536 + i64::from(l);
+            *g = wide.clamp(-i64::from(i32::MAX), i64::from(i32::MAX)) as i32;
+        }
+        t.master.set(t.gradient, i32::from(exponent));
+        t.gradient.fill(0);
     }
 
     /// The first layer that has an adapter: below it nothing needs a gradient.

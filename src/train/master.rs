@@ -11,6 +11,9 @@ use crate::fixed::{Exp, Real};
 /// Bits of a normalized peak: `2^29 ≤ max|master| < 2^30`.
 const PEAK_BITS: i32 = 30;
 
+/// Exponents of masters are within ±this, as those of an image.
+const MAX_EXPONENT: i32 = 1024;
+
 /// One tensor of parameters.
 #[derive(Debug)]
 pub struct Master<'a> {
@@ -43,10 +46,13 @@ impl Master<'_> {
         self.high.iter().zip(self.low.iter()).map(|(&h, &l)| join(h, l))
     }
 
-    /// Replaces all masters by `values · 2^exponent`, normalized; half to even where bits are dropped.
+    /// Replaces all masters by `values · 2^exponent`, normalized; half to even where bits are dropped. What would need an
+    /// exponent below −1024 becomes 0, what would need one above 1024 gets that.
     pub fn set(&mut self, values: &[i32], exponent: i32) {
         let union = values.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
-        if union == 0 {
+        // Far below anything a sum could notice; and what an image may not hold.
+        let peak_exponent = exponent + bit_length(union) as i32 - PEAK_BITS;
+        if union == 0 || peak_exponent < -MAX_EXPONENT {
             self.high.fill(0);
             self.low.fill(0);
             *self.exponent = Exp::ZERO.0;
@@ -61,7 +67,7 @@ impl Master<'_> {
         for ((h, l), &v) in self.high.iter_mut().zip(self.low.iter_mut()).zip(values) {
             (*h, *l) = split(shift_half_even(i64::from(v), shift) as i32);
         }
-        *self.exponent = Exp::saturating(exponent + shift).0;
+        *self.exponent = Exp::saturating((exponent + shift).min(MAX_EXPONENT)).0;
     }
 
     /// `master ← master · decay − delta(i)`, for every element.

@@ -28,7 +28,14 @@ impl TensorState {
     /// The state before the first step.
     pub const NEW: TensorState =
         TensorState { gradient: GradScale::EMPTY, first: Exp::ZERO.0, second: UNSET, reserved: 0 };
+
+    /// The moments' exponents as before the first step; the gradient's stays.
+    pub(crate) fn forget_moments(&mut self) {
+        *self = TensorState { gradient: self.gradient, ..TensorState::NEW };
+    }
 }
+
+const _: () = assert!(size_of::<TensorState>() == 16, "Plan::learn_bytes counts 16");
 
 /// A term of a weighted sum: `factor · x · 2^exponent` with `|x| < 2^bits`.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +105,13 @@ pub struct Second<'a> {
     pub offset: &'a mut i16,
 }
 
+/// The code of the smallest value above 0.
+const SMALLEST: u16 = 1 << 10;
+
+/// Where the field of the largest value is kept: room for a gradient 2^4 as large within one step, and 48 octaves below.
+const LOWEST_TOP: u16 = 48;
+const HIGHEST_TOP: u16 = 55;
+
 /// The offset before the first value.
 const UNSET: i16 = i16::MIN;
 
@@ -117,7 +131,8 @@ impl Second<'_> {
     }
 
     /// Stores element `i`, a value of at least 0, rounded up or down with the probability of its distance:
-    /// `random` is uniform over 32 bits. What is below the range becomes 0; what is above moves the range.
+    /// `random` is uniform over 32 bits. What is below the range becomes the smallest value of the range, never 0: too
+    /// large a second moment makes an update smaller, 0 would make it as large as it can be. What is above moves the range.
     pub fn set(&mut self, i: usize, value: Real, random: u32) {
         if value.is_zero() || value.is_negative() {
             self.put(i, 0);
@@ -136,7 +151,7 @@ impl Second<'_> {
             self.raise((field - FIRST_FIELD) as u16);
         }
         let field = exponent - i32::from(*self.offset);
-        self.put(i, if field < 1 { 0 } else { ((field as u16) << 10) | mantissa as u16 });
+        self.put(i, if field < 1 { SMALLEST } else { ((field as u16) << 10) | mantissa as u16 });
     }
 
     fn put(&mut self, i: usize, code: u16) {
@@ -145,12 +160,29 @@ impl Second<'_> {
         }
     }
 
-    /// Moves the range up by `by` octaves.
+    /// Moves the range up by `by` octaves; what would fall below it becomes its smallest value.
     fn raise(&mut self, by: u16) {
-        for c in self.codes.iter_mut() {
-            *c = if *c >> 10 > by { *c - (by << 10) } else { 0 };
+        for c in self.codes.iter_mut().filter(|c| **c != 0) {
+            *c = if *c >> 10 > by { *c - (by << 10) } else { SMALLEST };
         }
         *self.offset = Exp::saturating(i32::from(*self.offset) + i32::from(by)).0;
+    }
+
+    /// Moves the range so that its largest value lies near the top: after each step, because gradients shrink as a
+    /// tensor learns, and a range that only rose would leave them below it.
+    pub fn recentre(&mut self) {
+        let top = self.codes.iter().copied().max().unwrap_or(0) >> 10;
+        if top == 0 || (LOWEST_TOP..=HIGHEST_TOP).contains(&top) {
+            return;
+        }
+        if top > HIGHEST_TOP {
+            return self.raise(top - LOWEST_TOP);
+        }
+        let by = HIGHEST_TOP - top;
+        for c in self.codes.iter_mut().filter(|c| **c != 0) {
+            *c += by << 10;
+        }
+        *self.offset = Exp::saturating(i32::from(*self.offset) - i32::from(by)).0;
     }
 }
 
@@ -201,8 +233,21 @@ mod tests {
         s.set(1, Real::ONE.scale(-30), 0);
         s.set(2, Real::ONE.scale(40), 0);
         assert_eq!(s.get(2), Real::ONE.scale(40));
-        assert_eq!(s.get(0), Real::ZERO.add(s.get(0))); // still readable,
-        assert!(f(s.get(0)) == 1.0 || f(s.get(0)) == 0.0); // exact or flushed, never something else
+        // 40 octaves up, the others are at the bottom of the range: larger than they were, and never 0.
+        assert!(f(s.get(0)) >= 1.0 && f(s.get(1)) >= f64::from(-30).exp2());
+    }
+
+    #[test]
+    fn the_range_follows_what_shrinks() {
+        let (mut codes, mut offset) = ([0_u16; 2], UNSET);
+        let mut s = Second { codes: &mut codes, offset: &mut offset };
+        for octave in 0..200 {
+            s.set(0, Real::ONE.scale(-octave), 0);
+            s.set(1, Real::ONE.scale(-octave - 20), 0);
+            s.recentre();
+            assert_eq!(s.get(0), Real::ONE.scale(-octave));
+            assert_eq!(s.get(1), Real::ONE.scale(-octave - 20));
+        }
     }
 
     #[test]

@@ -59,9 +59,23 @@ pub trait Optimizer {
     /// Moments it keeps for each parameter: 0, 1 or 2. The plan must have made room.
     fn moments(&self) -> usize;
 
+    /// Which rule this is: the moments of one mean nothing to another. Numbers above 0; 1 and 2 are SGD and AdamW.
+    fn tag(&self) -> u8;
+
+    /// Whether the hyper-parameters can be trained with.
+    ///
+    /// # Errors
+    /// The name of the first that cannot.
+    fn check(&self) -> Result<(), &'static str>;
+
     /// The base learning rate, before the schedule.
     fn lr(&self) -> Real;
 
     /// Updates one tensor.
     fn update(&self, tensor: Tensor<'_>, step: &Step);
+}
+
+/// Whether `0 ≤ x < 1`: a decay that forgets.
+pub(crate) fn is_decay(x: Real) -> bool {
+    !x.is_negative() && x.less_than(Real::ONE)
 }

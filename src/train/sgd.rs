@@ -1,7 +1,7 @@
 //! SGD with momentum, as `torch.optim.SGD`: `v ← μ v + g + λ p`, `p ← p − lr · v`.
 
 use super::moments::{Term, common_exponent, store_first, weighted};
-use super::optimizer::{Optimizer, Step, Tensor};
+use super::optimizer::{Optimizer, Step, Tensor, is_decay};
 use crate::fixed::rounding::bit_length;
 use crate::fixed::{Exp, Real};
 
@@ -24,6 +24,19 @@ impl Sgd {
 impl Optimizer for Sgd {
     fn moments(&self) -> usize {
         usize::from(!self.momentum.is_zero())
+    }
+
+    fn tag(&self) -> u8 {
+        1
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let checks = [
+            ("lr (0 or more)", !self.lr.is_negative()),
+            ("momentum (0 to 1, 1 excluded)", is_decay(self.momentum)),
+            ("weight decay (0 or more)", !self.weight_decay.is_negative()),
+        ];
+        checks.iter().find(|c| !c.1).map_or(Ok(()), |c| Err(c.0))
     }
 
     fn lr(&self) -> Real {

@@ -6,7 +6,7 @@
 use super::learner::{BackwardParts, ForwardParts, Learner};
 use super::loss::{LossKind, Staged, Target, loss};
 use super::moments::sum_of_squares;
-use super::optimizer::{Optimizer, Step};
+use super::optimizer::{Optimizer, Step, is_decay};
 use super::schedule::Schedule;
 use crate::fixed::hash::{Purpose, Seed, Stream};
 use crate::fixed::{Block, Exp, Real, Tile, TileMut};
@@ -35,6 +35,11 @@ pub enum TrainError {
         needed: usize,
         /// What the plan has.
         planned: usize,
+    },
+    /// A hyper-parameter that nothing can be trained with.
+    Hyperparameter {
+        /// Which, and what it may be.
+        name: &'static str,
     },
     /// Dropout was asked for, but the plan made no room for it: add `Train::dropout`.
     DropoutNotPlanned,
@@ -82,6 +87,7 @@ impl core::fmt::Display for TrainError {
                 "the optimizer keeps {needed} moments a parameter, the plan made room for {planned}: \
                  plan with Train::adamw() or Train::momentum()"
             ),
+            TrainError::Hyperparameter { name } => write!(f, "out of range: {name}"),
             TrainError::DropoutNotPlanned => write!(f, "the plan made no room for dropout: add Train::dropout()"),
             TrainError::Input { expected, found } => {
                 write!(f, "the input has {found} features, the network takes {expected}")
@@ -128,7 +134,7 @@ impl Progress {
 
 /// Where the next unit stands. `at` is the place of the layer's input in the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Idle,
     Forward { site: u16, at: usize },
     Loss { at: usize },
@@ -152,16 +158,16 @@ pub struct Trainer<'t, 'm, 'a, O> {
     dropout: Real,
     seed: Seed,
     loss: Option<LossKind>,
-    phase: Phase,
-    staged: Staged,
-    pending: u32,
 }
 
 impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     /// A trainer with one sample a step, a constant rate, no clipping, no dropout, and the loss that fits the head.
     ///
+    /// What an earlier trainer of this learner left, a sample half done or gradients of an unfinished step, goes on here;
+    /// the moments of another optimizer are forgotten.
+    ///
     /// # Errors
-    /// [`TrainError::Base`], [`TrainError::Moments`].
+    /// [`TrainError::Base`], [`TrainError::Moments`], [`TrainError::Hyperparameter`].
     pub fn new(model: &'t Model<'m>, learner: &'t mut Learner<'a>, optimizer: O) -> Result<Self, TrainError> {
         let (expected, found) = (model.source(), learner.source());
         if expected != found {
@@ -171,6 +177,8 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         if needed > planned {
             return Err(TrainError::Moments { needed, planned });
         }
+        optimizer.check().map_err(|name| TrainError::Hyperparameter { name })?;
+        learner.adopt(optimizer.tag());
         Ok(Trainer {
             model,
             learner,
@@ -181,9 +189,6 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             dropout: Real::ZERO,
             seed: Seed(0),
             loss: LossKind::of_head(model.spec().head),
-            phase: Phase::Idle,
-            staged: Staged::Labels,
-            pending: 0,
         })
     }
 
@@ -211,8 +216,11 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     /// Dropout on the adapters' inputs, 0 ≤ p < 1.
     ///
     /// # Errors
-    /// [`TrainError::DropoutNotPlanned`].
+    /// [`TrainError::DropoutNotPlanned`], [`TrainError::Hyperparameter`].
     pub fn dropout(mut self, p: Real) -> Result<Self, TrainError> {
+        if !is_decay(p) {
+            return Err(TrainError::Hyperparameter { name: "dropout (0 to 1, 1 excluded)" });
+        }
         if !p.is_zero() && !self.learner.train.dropout {
             return Err(TrainError::DropoutNotPlanned);
         }
@@ -234,7 +242,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         self
     }
 
-    /// The adapter as it stands.
+    /// The adapter as it stands. While a sample has more units, some of its tensors may be updated and others not.
     #[must_use]
     pub fn learner(&self) -> &Learner<'a> {
         self.learner
@@ -250,7 +258,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         target: Target<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
-        if self.phase != Phase::Idle {
+        if self.learner.phase != Phase::Idle {
             return Err(TrainError::Busy);
         }
         let spec = self.model.spec();
@@ -259,30 +267,28 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             return Err(TrainError::Input { expected, found });
         }
         self.check_target(target, spec.outputs)?;
+        scratch.check(self.learner.scratch)?;
         let x = first("trace", self.learner.trace, expected)?;
         let exponent = Normalize::forward(self.model.normalize().as_ref(), input, x, scratch.acc)?;
         if let Some(e) = self.learner.trace_exponents.first_mut() {
             *e = exponent;
         }
         let [dy, _] = &mut self.learner.gradients;
-        self.staged = stage(target, first("gradient", dy, spec.outputs)?);
+        self.learner.staged = stage(target, first("gradient", dy, spec.outputs)?);
         self.learner.samples = self.learner.samples.wrapping_add(1);
-        self.phase = Phase::Forward { site: 0, at: 0 };
+        self.learner.phase = Phase::Forward { site: 0, at: 0 };
         Ok(())
     }
 
     /// Runs the next unit.
     ///
     /// # Errors
-    /// [`TrainError::Shape`] where `scratch` was split by another plan; the sample is dropped.
+    /// [`TrainError::Shape`] where `scratch` was split by another plan: nothing has been done, and the same unit runs when
+    /// the right one is given.
     pub fn advance(&mut self, scratch: &mut Scratch<'_>) -> Result<Progress, TrainError> {
-        match self.unit(scratch) {
-            Ok((loss, stepped)) => Ok(Progress { more: self.phase != Phase::Idle, loss, stepped }),
-            Err(e) => {
-                self.phase = Phase::Idle;
-                Err(e.into())
-            }
-        }
+        scratch.check(self.learner.scratch)?;
+        let (loss, stepped) = self.unit(scratch)?;
+        Ok(Progress { more: self.learner.phase != Phase::Idle, loss, stepped })
     }
 
     /// Runs all units of the sample; returns its loss.
@@ -306,11 +312,11 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     /// # Errors
     /// [`TrainError::Busy`].
     pub fn flush(&mut self) -> Result<(), TrainError> {
-        if self.phase != Phase::Idle {
+        if self.learner.phase != Phase::Idle {
             return Err(TrainError::Busy);
         }
-        if self.pending > 0 {
-            self.phase = Phase::Norm { tensor: 0, sum: Real::ZERO };
+        if self.learner.pending > 0 {
+            self.learner.phase = Phase::Norm { tensor: 0, sum: Real::ZERO };
         }
         Ok(())
     }
@@ -334,7 +340,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     }
 
     fn unit(&mut self, scratch: &mut Scratch<'_>) -> Result<(Option<Real>, bool), ShapeError> {
-        match self.phase {
+        match self.learner.phase {
             Phase::Idle => {}
             Phase::Forward { site, at } => self.forward(site, at, scratch)?,
             Phase::Loss { at } => return Ok((Some(self.loss_unit(at, scratch)), false)),
@@ -362,7 +368,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             &mut scratch.layer(),
         )?;
         let next = site + 1;
-        self.phase = if next < self.model.spec().linears {
+        self.learner.phase = if next < self.model.spec().linears {
             Phase::Forward { site: next, at: end }
         } else {
             Phase::Loss { at: end }
@@ -378,11 +384,10 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         };
         let [dy, _] = &mut self.learner.gradients;
         let dy = dy.get_mut(..spec.outputs).unwrap_or_default();
-        let (value, exponent) = loss(y, self.staged, dy, scratch.acc);
+        let (value, exponent) = loss(y, self.learner.staged, dy, scratch.acc);
         let site = spec.linears - 1;
         let inputs = self.model.linear_spec(site).map_or(0, |l| l.inputs);
-        self.pending += 1;
-        self.phase = Phase::Backward { site, at: at - inputs, flip: 0, exponent };
+        self.learner.phase = Phase::Backward { site, at: at - inputs, flip: 0, exponent };
         self.leave_backward(site.wrapping_add(1));
         value
     }
@@ -427,7 +432,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         let [exponent] = dx_exponent;
         let below = site.checked_sub(1).and_then(|s| self.model.linear_spec(s)).map_or(0, |l| l.inputs);
         let next = site.saturating_sub(1);
-        self.phase = Phase::Backward { site: next, at: at.saturating_sub(below), flip: 1 - flip, exponent };
+        self.learner.phase = Phase::Backward { site: next, at: at.saturating_sub(below), flip: 1 - flip, exponent };
         self.leave_backward(site);
         Ok(())
     }
@@ -437,14 +442,18 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         if site > self.learner.lowest_site() {
             return;
         }
-        self.phase =
-            if self.pending >= self.accumulate { Phase::Norm { tensor: 0, sum: Real::ZERO } } else { Phase::Idle };
+        self.learner.pending += 1;
+        self.learner.phase = if self.learner.pending >= self.accumulate {
+            Phase::Norm { tensor: 0, sum: Real::ZERO }
+        } else {
+            Phase::Idle
+        };
     }
 
     fn norm(&mut self, tensor: usize, sum: Real) {
-        let mean = Real::ratio(1, self.pending);
+        let mean = Real::ratio(1, self.learner.pending);
         let Some(clip) = self.clip else {
-            self.phase = Phase::Update { tensor: 0, factor: mean };
+            self.learner.phase = Phase::Update { tensor: 0, factor: mean };
             return;
         };
         let sum = match self.learner.tensor(tensor) {
@@ -454,7 +463,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             }
             None => sum,
         };
-        self.phase = if tensor + 1 < self.learner.tensors() {
+        self.learner.phase = if tensor + 1 < self.learner.tensors() {
             Phase::Norm { tensor: tensor + 1, sum }
         } else {
             // PyTorch: min(1, max_norm / (norm + 1e-6)).
@@ -477,12 +486,12 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             t.clear_gradient();
         }
         if tensor + 1 < self.learner.tensors() {
-            self.phase = Phase::Update { tensor: tensor + 1, factor };
+            self.learner.phase = Phase::Update { tensor: tensor + 1, factor };
             return false;
         }
         self.learner.steps = number;
-        self.pending = 0;
-        self.phase = Phase::Idle;
+        self.learner.pending = 0;
+        self.learner.phase = Phase::Idle;
         true
     }
 }
