@@ -3,14 +3,10 @@
 //! A frozen base is built in, an arena of exactly the planned size is set aside, an adapter learns, is saved as an image, and
 //! is used again where that image lies. Nothing here allocates but the `Vec` that stands for flash.
 
+use ranklet::layer::head::argmax;
 use ranklet::{
-    fixed::{Exp, Real, hash::Seed},
-    image::Image,
-    include_image,
-    layer::{head::argmax, normalize::Input},
-    model::{Adapter, Arena, Model, Plan, Train},
-    must_fit, q,
-    train::{AdamW, Target, Trainer},
+    AdamW, Adapter, Arena, Exp, Image, Input, Model, Plan, Real, Seed, Target, Train, Trainer, include_image, must_fit,
+    q,
 };
 
 static BASE: Image = include_image!("../models/tiny/tiny.rkl");

@@ -33,3 +33,12 @@ pub mod layer;
 pub mod model;
 #[cfg(feature = "train")]
 pub mod train;
+
+// What firmware names, at the root.
+pub use fixed::hash::Seed;
+pub use fixed::{Block, Exp, Real};
+pub use image::Image;
+pub use layer::normalize::Input;
+pub use model::{Active, Adapter, Arena, Model, Plan, Roles, Scratch, Train};
+#[cfg(feature = "train")]
+pub use train::{AdamW, Learner, Schedule, Sgd, Target, Trainer};

@@ -24,3 +24,10 @@ pub mod sigmoid;
 
 pub use block::{Block, Exp, Tile, TileMut};
 pub use real::Real;
+
+/// The stride of a test that sweeps a whole domain: `quick`, or 1 where the environment asks for everything
+/// (`cargo xtask test --exhaustive`: minutes, in release).
+#[cfg(test)]
+pub(crate) fn stride(quick: usize) -> usize {
+    if std::env::var_os("RANKLET_EXHAUSTIVE").is_some() { 1 } else { quick }
+}

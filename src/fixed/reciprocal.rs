@@ -64,6 +64,7 @@ pub const fn reciprocal_q31(m: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixed::stride;
 
     /// The definition.
     fn slow(m: u32) -> u32 {
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn whole_domain_by_a_coprime_stride() {
-        (1 << 31..=u32::MAX).step_by(499).for_each(check);
+        (1 << 31..=u32::MAX).step_by(stride(499)).for_each(check);
     }
 
     #[test]
@@ -94,11 +95,5 @@ mod tests {
         for m in [0, 1, 1 << 30, (1 << 31) - 1, 1 << 31] {
             assert_eq!(reciprocal_q31(m), u32::MAX);
         }
-    }
-
-    #[test]
-    #[ignore = "all 2^31 mantissas: a minute in release"]
-    fn every_mantissa() {
-        (1 << 31..=u32::MAX).for_each(check);
     }
 }

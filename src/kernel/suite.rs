@@ -2,6 +2,7 @@
 //! and on the target.
 
 use super::{I4, active, generic};
+use crate::fixed::block::MANTISSA_MAX;
 use crate::fixed::hash::{Purpose, Seed, Stream};
 
 /// Where a leaf left the specification.
@@ -33,8 +34,11 @@ pub const SHAPES: &[(usize, usize, usize)] = &[
     (33, 2, 1),
 ];
 
+/// Shapes whose sums pass every fold when all values are extremes of one sign: long rows, wide tiles, many rows.
+pub const LONG: &[(usize, usize, usize)] = &[(1, 1040, 1), (2, 520, 2), (1100, 1, 1), (550, 2, 1)];
+
 /// The largest buffers that [`run`] needs: weights, inputs, accumulators.
-pub const BUFFERS: (usize, usize, usize) = (576, 576, 128);
+pub const BUFFERS: (usize, usize, usize) = (1104, 1104, 128);
 
 /// Buffers for [`run`], sized by [`BUFFERS`].
 #[derive(Debug)]
@@ -55,12 +59,59 @@ pub struct Scratch<'a> {
 /// The first kernel and shape where the active leaf differs from generic, or where a buffer is too small.
 pub fn run(seed: Seed, scratch: &mut Scratch<'_>) -> Result<(), Mismatch> {
     for (n, &shape) in SHAPES.iter().enumerate() {
-        run_shape(Stream::new(seed, Purpose::Init, n as u32, 0), shape, scratch)?;
+        run_shape(Values::Drawn(Stream::new(seed, Purpose::Init, n as u32, 0)), shape, scratch)?;
+    }
+    for &shape in LONG {
+        // Every product has the largest magnitude an image can make, and all have one sign.
+        run_shape(Values::Least, shape, scratch)?;
+        run_shape(Values::Opposed, shape, scratch)?;
     }
     Ok(())
 }
 
-fn run_shape(stream: Stream, shape: (usize, usize, usize), s: &mut Scratch<'_>) -> Result<(), Mismatch> {
+/// What the buffers are filled with.
+#[derive(Clone, Copy)]
+enum Values {
+    /// Drawn, one in eight an extreme.
+    Drawn(Stream),
+    /// The least weights with the least inputs of a canonical block: products are positive.
+    Least,
+    /// The least weights with the largest inputs: products are negative.
+    Opposed,
+}
+
+impl Values {
+    fn weight(self, index: usize) -> i16 {
+        match self {
+            Values::Drawn(stream) => extreme_i16(stream.at(index as u32), 32767),
+            Values::Least | Values::Opposed => i16::MIN,
+        }
+    }
+
+    fn input(self, index: usize) -> i16 {
+        match self {
+            Values::Drawn(stream) => extreme_i16(stream.at(0x2_0000 + index as u32), 32639),
+            Values::Least => -MANTISSA_MAX,
+            Values::Opposed => MANTISSA_MAX,
+        }
+    }
+
+    fn byte(self, index: usize) -> u8 {
+        match self {
+            Values::Drawn(stream) => stream.at(0x4_0000 + index as u32) as u8,
+            Values::Least | Values::Opposed => 0x88,
+        }
+    }
+
+    fn group(self, index: usize) -> u8 {
+        match self {
+            Values::Drawn(stream) => 1 + (stream.at(0x3_0000 + index as u32) % 63) as u8,
+            Values::Least | Values::Opposed => u8::MAX,
+        }
+    }
+}
+
+fn run_shape(values: Values, shape: (usize, usize, usize), s: &mut Scratch<'_>) -> Result<(), Mismatch> {
     let (rows, inputs, tokens) = shape;
     let small = Mismatch { kernel: "scratch too small", shape };
     let [want, got] = &mut s.acc;
@@ -68,13 +119,13 @@ fn run_shape(stream: Stream, shape: (usize, usize, usize), s: &mut Scratch<'_>) 
     let w8 = s.w8.get_mut(..rows * inputs).ok_or(small)?;
     let x = s.x.get_mut(..tokens * inputs.max(rows)).ok_or(small)?;
     for (i, w) in w16.iter_mut().enumerate() {
-        *w = extreme_i16(stream.at(i as u32), 32767);
+        *w = values.weight(i);
     }
     for (i, w) in w8.iter_mut().enumerate() {
-        *w = (extreme_i16(stream.at(0x1_0000 + i as u32), 32512) >> 8) as i8;
+        *w = (values.weight(0x1_0000 + i) >> 8) as i8;
     }
     for (i, x) in x.iter_mut().enumerate() {
-        *x = extreme_i16(stream.at(0x2_0000 + i as u32), 32639);
+        *x = values.input(i);
     }
 
     let mut check = |kernel, len: usize, f: &dyn Fn(&mut [i64]), g: &dyn Fn(&mut [i64])| {
@@ -87,15 +138,18 @@ fn run_shape(stream: Stream, shape: (usize, usize, usize), s: &mut Scratch<'_>) 
     };
 
     let xs = x.get(..tokens * inputs).ok_or(small)?;
-    let len = tokens * rows;
-    check("product_i8", len, &|a| generic::product_i8(w8, inputs, xs, a), &|a| active::product_i8(w8, inputs, xs, a))?;
-    check("product_i16", len, &|a| generic::product_i16(w16, inputs, xs, a), &|a| {
-        active::product_i16(w16, inputs, xs, a);
+    // As many rows as the accumulators reach.
+    let some = rows.min(BUFFERS.2 / tokens);
+    let (s8, s16) = (w8.get(..some * inputs).ok_or(small)?, w16.get(..some * inputs).ok_or(small)?);
+    let len = tokens * some;
+    check("product_i8", len, &|a| generic::product_i8(s8, inputs, xs, a), &|a| active::product_i8(s8, inputs, xs, a))?;
+    check("product_i16", len, &|a| generic::product_i16(s16, inputs, xs, a), &|a| {
+        active::product_i16(s16, inputs, xs, a);
     })?;
 
     // The transposed product of all columns, as far as the accumulators reach, and of a range in the middle.
     let gs = x.get(..tokens * rows).ok_or(small)?;
-    for (first, columns) in [(0, inputs.min(48)), (inputs / 3, (inputs - inputs / 3).min(32))] {
+    for (first, columns) in [(0, inputs.min(32)), (inputs / 3, (inputs - inputs / 3).min(32))] {
         let len = tokens * columns;
         check("transposed_i8", len, &|a| generic::transposed_i8(w8, inputs, first, gs, a), &|a| {
             active::transposed_i8(w8, inputs, first, gs, a);
@@ -105,7 +159,7 @@ fn run_shape(stream: Stream, shape: (usize, usize, usize), s: &mut Scratch<'_>) 
         })?;
     }
 
-    // Outer products land in i32; they borrow the bytes of the accumulators' low halves through a copy.
+    // Outer products, of at most 8 by 8.
     let (r, c) = (rows.min(8), inputs.min(8));
     let (left, right) = (w16.get(..tokens * r), x.get(..tokens * c));
     if let (Some(left), Some(right)) = (left, right) {
@@ -126,19 +180,21 @@ fn run_shape(stream: Stream, shape: (usize, usize, usize), s: &mut Scratch<'_>) 
     let mut nibbles = [0_u8; 320];
     if let (Some(groups), Some(nibbles)) = (groups.get_mut(..rows * row_groups), nibbles.get_mut(..rows * row_bytes)) {
         for (i, g) in groups.iter_mut().enumerate() {
-            *g = 1 + (stream.at(0x3_0000 + i as u32) % 63) as u8;
+            *g = values.group(i);
         }
         for (i, n) in nibbles.iter_mut().enumerate() {
-            *n = stream.at(0x4_0000 + i as u32) as u8;
+            *n = values.byte(i);
         }
         let w = I4 { nibbles, groups };
         check("product_i4", tokens * rows, &|a| generic::product_i4(w, inputs, xs, a), &|a| {
             active::product_i4(w, inputs, xs, a);
         })?;
-        let columns = inputs.min(48);
-        check("transposed_i4", tokens * columns, &|a| generic::transposed_i4(w, inputs, 0, gs, a), &|a| {
-            active::transposed_i4(w, inputs, 0, gs, a);
-        })?;
+        for (first, columns) in [(0, inputs.min(32)), (inputs / 3, (inputs - inputs / 3).min(32))] {
+            let len = tokens * columns;
+            check("transposed_i4", len, &|a| generic::transposed_i4(w, inputs, first, gs, a), &|a| {
+                active::transposed_i4(w, inputs, first, gs, a);
+            })?;
+        }
     }
     Ok(())
 }
@@ -164,6 +220,15 @@ mod tests {
         let (mut a0, mut a1) = (vec![0; a], vec![0; a]);
         let mut scratch = Scratch { w16: &mut w16, w8: &mut w8, x: &mut x, acc: [&mut a0, &mut a1] };
         assert_eq!(run(Seed(1), &mut scratch), Ok(()));
+    }
+
+    /// Sums of [`LONG`] shapes do not fit 32 bits: a leaf that forgot to fold would be seen.
+    #[test]
+    fn long_shapes_pass_32_bits() {
+        let byte = 128 * i64::from(MANTISSA_MAX);
+        for &(rows, inputs, tokens) in LONG {
+            assert!(rows.max(inputs) as i64 * byte > i64::from(i32::MAX), "{rows} {inputs} {tokens}");
+        }
     }
 
     #[test]

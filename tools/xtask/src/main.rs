@@ -41,7 +41,11 @@ enum Command {
     /// Find or install what firmware needs: bare-metal targets and QEMU.
     Setup,
     /// Everything: format, lints, docs, host tests, firmware on every emulated board.
-    Test,
+    Test {
+        /// Also sweep the nonlinear functions over every argument, in release: minutes.
+        #[arg(long)]
+        exhaustive: bool,
+    },
     /// Instructions per operation, counted on every emulated board.
     Bench {
         /// One JSON array of rows, nothing else.
@@ -74,7 +78,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup => commands::setup::run(),
-        Command::Test => commands::test::run(),
+        Command::Test { exhaustive } => commands::test::run(exhaustive),
         Command::Bench { json, markdown } => commands::bench::run(match (json, markdown) {
             (true, _) => Form::Json,
             (_, true) => Form::Markdown,

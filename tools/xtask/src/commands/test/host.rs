@@ -59,6 +59,13 @@ pub(super) fn run(steps: &mut Steps) {
     steps.tests("tests: boards/suite", cargo().current_dir(tree::board("suite")).args(tests));
 }
 
+/// The nonlinear functions over every argument.
+pub(super) fn sweeps(steps: &mut Steps) {
+    let mut command = cargo();
+    command.env("RANKLET_EXHAUSTIVE", "1").args(["test", "--quiet", "--release", "--package", "ranklet", "fixed::"]);
+    steps.tests("tests: every argument", &mut command);
+}
+
 /// The cargo that runs this command, in the root of the workspace.
 fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -10,7 +10,7 @@ use self::steps::Steps;
 use crate::{commands::setup, report::Report, toolchain};
 
 /// Runs everything; tells whether nothing failed.
-pub(crate) fn run() -> Result<bool> {
+pub(crate) fn run(exhaustive: bool) -> Result<bool> {
     let mut steps = Steps::new();
     let mut toolchain = None;
     steps.check("tools, targets, emulators", || {
@@ -20,6 +20,9 @@ pub(crate) fn run() -> Result<bool> {
         Ok(())
     });
     host::run(&mut steps);
+    if exhaustive {
+        host::sweeps(&mut steps);
+    }
     match toolchain {
         Some(toolchain) => firmware::run(&mut steps, &toolchain),
         None => steps.check("firmware on every emulated board", || anyhow::bail!("not run: see above")),
