@@ -1,4 +1,4 @@
-//! One suite for every leaf: compares [`active`](super::active) with [`generic`], on the host
+//! One suite for every leaf: compares [`active`] with [`generic`], on the host
 //! and on the target.
 
 use super::{I4, active, generic};
