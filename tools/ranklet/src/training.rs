@@ -25,19 +25,31 @@ pub enum Rule {
     AdamW(AdamW),
 }
 
+/// Asks whichever of the two it is.
+macro_rules! either {
+    ($self:expr, $method:ident) => {
+        match $self {
+            Rule::Sgd(o) => o.$method(),
+            Rule::AdamW(o) => o.$method(),
+        }
+    };
+}
+
 impl Optimizer for Rule {
     fn moments(&self) -> usize {
-        match self {
-            Rule::Sgd(o) => o.moments(),
-            Rule::AdamW(o) => o.moments(),
-        }
+        either!(self, moments)
+    }
+
+    fn tag(&self) -> u8 {
+        either!(self, tag)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        either!(self, check)
     }
 
     fn lr(&self) -> Real {
-        match self {
-            Rule::Sgd(o) => o.lr(),
-            Rule::AdamW(o) => o.lr(),
-        }
+        either!(self, lr)
     }
 
     fn update(&self, tensor: Tensor<'_>, step: &Step) {

@@ -78,7 +78,6 @@ fn sections(head: &Head, image: &[u8]) -> (String, Vec<Value>) {
             section::NAMES => "names",
             section::METADATA => "metadata",
             section::VOCABULARY => "vocabulary",
-            section::SIGNATURE => "signature",
             _ => "unknown",
         };
         let dtype = match s.dtype {
