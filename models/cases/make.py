@@ -14,6 +14,9 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
+# At a kink of ReLU the gradient jumps: a unit that rounding moves across zero differs by its whole gradient, however
+# good the arithmetic. Inputs are taken whose hidden values all stay this far from zero, over the largest in their vector.
+MARGIN = 5e-3
 HERE = Path(__file__).parent
 MODELS = HERE.parent
 sys.path[:0] = [str(MODELS), str(MODELS / "digits")]
@@ -48,6 +51,21 @@ def golden(model, normalise, inputs):
     return {name: tensor.float().contiguous() for name, tensor in tensors.items()}
 
 
+def away_from_kinks(model, normalise, candidates, count):
+    """The first `count` of the candidates that keep MARGIN, by hooks on every linear but the last."""
+    hidden = []
+    keep = lambda layer, inputs, output: hidden.append(output.abs() / output.abs().amax(1, keepdim=True))
+    layers = [layer for name, layer in model.base_model.model.named_children() if name.isdecimal()]
+    hooks = [layer.register_forward_hook(keep) for layer in layers[:-1] if not isinstance(layer, torch.nn.ReLU)]
+    with torch.no_grad():
+        model.eval()(normalise(candidates))
+    for hook in hooks:
+        hook.remove()
+    chosen = candidates[torch.cat(hidden, 1).amin(1) >= MARGIN]
+    assert len(chosen) >= count, f"only {len(chosen)} of {len(candidates)} inputs keep the margin"
+    return chosen[:count]
+
+
 def save_adapter(model, directory):
     """As `save_pretrained` writes it, but without the machine's paths and the empty model card."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -62,8 +80,9 @@ def save_adapter(model, directory):
     (directory / "adapter_model.safetensors").chmod(0o644)
 
 
-def case(name, net, normalise, inputs, rank, alpha):
+def case(name, net, normalise, candidates, count, rank, alpha):
     model = adapted(net, rank, alpha)
+    inputs = away_from_kinks(model, normalise, candidates, count)
     save_adapter(model, HERE / name / "adapter")
     tensors = golden(model, normalise, inputs)
     mlp.write(HERE / name / "golden.safetensors", tensors)
@@ -76,12 +95,12 @@ def main():
     mlp.deterministic(7)
     net = mlp.network(7, 13, 5)
     mlp.save(HERE / "odd" / "base", net)
-    case("odd", net, lambda x: x, torch.randn(16, 7), rank=3, alpha=6)
+    case("odd", net, lambda x: x, torch.randn(64, 7), 16, rank=3, alpha=6)
 
     net, normalise = mlp.load(MODELS / "digits" / "base")
     images, _ = prepare.part("test")
-    pixels = torch.from_numpy(prepare.turned(images)[:32].astype("float32"))
-    case("digits", net, normalise, pixels, rank=8, alpha=16)
+    pixels = torch.from_numpy(prepare.turned(images).astype("float32"))
+    case("digits", net, normalise, pixels, 32, rank=8, alpha=16)
 
 
 if __name__ == "__main__":

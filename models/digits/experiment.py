@@ -2,9 +2,10 @@
 
     python experiment.py            the table in README.md; a minute or two
 
-The learning rate and the number of epochs are chosen on the device part alone: four folds of 100 images, each held out
-once while an adapter learns from the other 300. The test part only measures the choice. Sampling, initial values,
-loss and schedule are those of the firmware's demo, but the random numbers are not.
+First, learning rate and epochs are compared inside the device part: four folds of 100 images, each held out once while
+an adapter learns from the other 300. Then the chosen pair is measured on the test part. README.md says what had been
+seen of the test part before the choice. Sampling, loss, schedule and the distribution of the initial values are meant
+to be those of the firmware's demo; the random numbers are not.
 """
 
 import math

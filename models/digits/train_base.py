@@ -2,8 +2,8 @@
 
     python train_base.py
 
-It sees the base part of digits.bin only, each time a little shifted, turned, scaled and noisy. The test part is read
-once, after the last step. One thread and one seed; other versions of PyTorch, or another processor, may give other bits.
+It sees the base part of digits.bin only, each time a little shifted, turned, scaled and noisy. The test part is
+read after the last step; README.md says where it also guided choices. One thread and one seed; other versions of PyTorch, or another processor, may give other bits.
 """
 
 import math
