@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result};
@@ -51,7 +51,15 @@ fn export(folder: &Path) -> Result<bool> {
     let base = tree::root().join("models/digits/digits.rkl");
     println!("\nBack to PEFT:");
     let mut command = host::ranklet()?;
-    command.arg("export").arg(&adapter).arg("--base").arg(&base).arg("-o").arg(&peft).args(["--force", "--quiet"]);
+    command
+        .arg("export")
+        .arg(&adapter)
+        .arg("--base")
+        .arg(&base)
+        .arg("-o")
+        .arg(&peft)
+        .arg("--force")
+        .stdout(Stdio::null());
     if !command.status().context("cannot start ranklet")?.success() {
         return Ok(false);
     }
