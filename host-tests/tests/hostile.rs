@@ -4,10 +4,12 @@
 
 use proptest::prelude::*;
 use ranklet::fixed::hash::Seed;
-use ranklet::image::layout::{ENTRY, HEADER};
+use ranklet::fixed::{Exp, Real};
+use ranklet::image::layout::{ENTRY, HEADER, section};
 use ranklet::image::record::RecordProblem;
+use ranklet::layer::normalize::Input;
 use ranklet::model::{Adapter, AdapterError, Model, Plan, Train, Workspace};
-use ranklet::train::{AdamW, Sgd, Target, Trainer};
+use ranklet::train::{AdamW, Optimizer, Sgd, Target, TrainError, Trainer};
 use ranklet_cli::image::ImageFile;
 use ranklet_cli::quantize::WeightType;
 use ranklet_host_tests::draw::Draw;
@@ -271,4 +273,226 @@ fn one_kind_is_not_the_other() {
     assert!(Adapter::open(&model, base.bytes()).is_err());
     let other = Fixture::random(&[5, 9, 3], WeightType::I8, 1);
     assert!(Adapter::open(&other.model(), adapter.bytes()).is_err(), "another checkpoint's adapter");
+}
+
+/// Overwrites every section of a kind with a repeated pattern, and its exponent.
+fn fill(bytes: &mut [u8], kind: u16, pattern: &[u8], exponent: Option<i16>) {
+    let sections = usize::from(u16::from_le_bytes([bytes[16], bytes[17]]));
+    for entry in (0..sections).map(|i| HEADER + ENTRY * i) {
+        if u16::from_le_bytes([bytes[entry], bytes[entry + 1]]) != kind {
+            continue;
+        }
+        if let Some(e) = exponent {
+            bytes[entry + 6..entry + 8].copy_from_slice(&e.to_le_bytes());
+        }
+        let (at, len) = (u32_at(bytes, entry + 8).unwrap() as usize, u32_at(bytes, entry + 12).unwrap() as usize);
+        bytes[at..at + len].iter_mut().zip(pattern.iter().cycle()).for_each(|(b, p)| *b = *p);
+    }
+}
+
+/// Inference and a few steps with numbers that no sane firmware has; what may be refused is a rate, nothing else.
+/// Returns whether it trained.
+fn run_with<O: Optimizer>(bytes: &[u8], adapter: Option<&[u8]>, e: Exp, factor: Real, optimizer: O) -> bool {
+    let model = Model::open(bytes).expect("sound, however extreme");
+    let plan = Plan::new(bytes).expect("an open model has a plan").train(Train::adamw().rank(2).dropout());
+    assert!(plan.bytes() <= MEMORY);
+    let mut memory = vec![0x5A; plan.bytes() + 15];
+    let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("memory of the plan's size");
+    let adapter = adapter.map(|a| Adapter::open(&model, a).expect("sound, however extreme"));
+    let width = model.spec().features;
+    let (narrow, wide) = (vec![i16::MIN; width], vec![i32::MIN + 1; width]);
+    let dy = vec![i16::MIN; model.spec().outputs];
+    let active: Vec<_> = adapter.iter().flat_map(|a| [a.view(), a.scaled(factor)]).collect();
+    for input in [Input::i16(&narrow, e), Input::i32(&wide, e), Input::u8(&[255; 5], e)] {
+        let _ = model.infer(&mut scratch, input, &active).expect("a sound view runs");
+    }
+    let mut learner = match &adapter {
+        Some(a) => learn.resume(&model, a).expect("of the planned rank"),
+        None => learn.fresh(&model, Seed(1)).expect("a sound view learns"),
+    };
+    let mut t = match Trainer::new(&model, &mut learner, optimizer) {
+        Ok(t) => t.clip(factor).dropout(ranklet::q!(0.2)).expect("planned for it"),
+        Err(TrainError::Hyperparameter { .. }) => return false,
+        Err(e) => panic!("{e}"),
+    };
+    for target in [Target::Class(0), Target::Cotangent(&dy, e), Target::Class(2)] {
+        t.sample(Input::i16(&narrow, e), target, &mut scratch).expect("a sample");
+        t.step(&mut scratch).expect("its units");
+    }
+    let _ = save(&learner);
+    true
+}
+
+fn edge_exponents() -> impl Strategy<Value = i16> {
+    prop::sample::select(vec![-1024, -1023, -17, 0, 17, 1023, 1024])
+}
+
+fn any_exp() -> impl Strategy<Value = Exp> {
+    prop::sample::select(vec![i16::MIN, i16::MIN + 1, -1024, -12, 0, 1024, i16::MAX - 1, i16::MAX]).prop_map(Exp)
+}
+
+/// From nothing over the usual to the ends of the type, of either sign.
+fn any_real() -> impl Strategy<Value = Real> {
+    let ends = vec![0, 1 << 30, i32::MAX, -(1 << 30), i32::MIN + 1, i32::MIN];
+    let exponents = vec![i16::MIN, -16384, -1024, -40, -30, 0, 1024, 16384, i16::MAX];
+    (prop::sample::select(ends), prop::sample::select(exponents)).prop_map(|(m, e)| Real::from_parts(m, e))
+}
+
+/// Mostly what is not refused, or nothing would be trained: see the guard in `extreme_rates_are_mostly_taken`.
+fn any_rate() -> impl Strategy<Value = Real> {
+    prop_oneof![1 => any_real(), 9 => any_real().prop_map(Real::abs)]
+}
+
+/// A decay that no rate makes larger than 1, for the same reason; or any.
+fn any_decay() -> impl Strategy<Value = Real> {
+    prop_oneof![1 => any_real(), 9 => Just(Real::ZERO)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Every number at the end of its type at once.
+    #[test]
+    fn extreme_bases(
+        which in 0_usize..6,
+        weight in prop::sample::select(vec![vec![0x7F], vec![0x80], vec![0x81], vec![0x00, 0x80], vec![0xFF, 0x7F], vec![0]]),
+        scale in prop::sample::select(vec![0_u16, 1, 0x8000, u16::MAX]),
+        bias in prop::sample::select(vec![i32::MIN, i32::MAX, 0]),
+        norm in prop::sample::select(vec![i32::MIN, i32::MAX, 0]),
+        group in prop::sample::select(vec![0_u8, 63, 255]),
+        (e1, e2, e3, e4) in (edge_exponents(), edge_exponents(), edge_exponents(), edge_exponents()),
+        e in any_exp(),
+        lr in any_rate(),
+        factor in any_real(),
+        decay in any_decay(),
+        adam in any::<bool>(),
+    ) {
+        let mut bytes = bases()[which].bytes().to_vec();
+        fill(&mut bytes, section::WEIGHT, &weight, None);
+        fill(&mut bytes, section::ROW_SCALE, &scale.to_le_bytes(), Some(e1));
+        fill(&mut bytes, section::BIAS, &bias.to_le_bytes(), Some(e2));
+        fill(&mut bytes, section::GROUP_SCALE, &[group], None);
+        fill(&mut bytes, section::INPUT_MEAN, &norm.to_le_bytes(), Some(e3));
+        fill(&mut bytes, section::INPUT_SCALE, &norm.to_le_bytes(), Some(e4));
+        reseal(&mut bytes);
+        let image = aligned(&bytes);
+        if adam {
+            let _ = run_with(image.bytes(), None, e, factor, AdamW { lr, weight_decay: decay, ..AdamW::DEFAULT });
+        } else {
+            let _ = run_with(image.bytes(), None, e, factor, Sgd { lr, weight_decay: decay, ..Sgd::DEFAULT });
+        }
+    }
+
+    #[test]
+    fn extreme_adapters(
+        which in 0_usize..6,
+        high in prop::sample::select(vec![i16::MIN, i16::MAX, 0, -1]),
+        low in prop::sample::select(vec![i16::MIN, i16::MAX, 0]),
+        mantissa in prop::sample::select(vec![i32::MIN, -1, 0, 1, i32::MAX]),
+        exponents in prop::collection::vec(prop_oneof![edge_exponents(), Just(i16::MIN)], 6),
+        e in any_exp(),
+        lr in any_rate(),
+        factor in any_real(),
+        adam in any::<bool>(),
+    ) {
+        let base = &bases()[which];
+        let mut bytes = AdapterFixture::random(&base.model(), 2, 0.5, 2.0, 77).bytes().to_vec();
+        fill(&mut bytes, section::LORA_HIGH, &high.to_le_bytes(), None);
+        fill(&mut bytes, section::LORA_LOW, &low.to_le_bytes(), None);
+        let head = u32_at(&bytes, 8).unwrap() as usize;
+        for (record, e) in exponents.chunks(3).enumerate() {
+            let at = head + 48 * record;
+            for (field, e) in [20, 22, 28].into_iter().zip(e) {
+                bytes[at + field..at + field + 2].copy_from_slice(&e.to_le_bytes());
+            }
+            bytes[at + 24..at + 28].copy_from_slice(&mantissa.to_le_bytes());
+        }
+        reseal(&mut bytes);
+        let image = aligned(&bytes);
+        if adam {
+            let _ = run_with(base.bytes(), Some(image.bytes()), e, factor, AdamW { lr, ..AdamW::DEFAULT });
+        } else {
+            let _ = run_with(base.bytes(), Some(image.bytes()), e, factor, Sgd { lr, ..Sgd::DEFAULT });
+        }
+    }
+
+    /// Records whose fields are wild: nearly all of these are refused.
+    #[test]
+    fn changed_records(
+        which in 0_usize..6,
+        changes in prop::collection::vec((0_usize..2, prop::sample::select(vec![(0, 2), (2, 2), (4, 4), (8, 4), (12, 4), (16, 4)]), prop_oneof![0_u32..80, Just(u32::MAX), Just(u32::MAX - 20)]), 1..4),
+    ) {
+        let base = &bases()[which];
+        let model = base.model();
+        let mut bytes = AdapterFixture::random(&model, 2, 0.5, 2.0, 78).bytes().to_vec();
+        let head = u32_at(&bytes, 8).unwrap() as usize;
+        for (record, (field, len), value) in changes {
+            let at = head + 48 * record + field;
+            bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+        }
+        reseal(&mut bytes);
+        let image = aligned(&bytes);
+        if let Ok(adapter) = Adapter::open(&model, image.bytes()) {
+            prop_assert!(use_base(base.bytes(), Some(&adapter)));
+        }
+    }
+
+    /// Records that point anywhere inside the planes: smaller ranks, A and B over each other and over their neighbours.
+    /// All of these are sound as far as memory goes, so whatever opens must run, learn and be saved.
+    #[test]
+    fn overlapping_records(
+        which in 0_usize..6,
+        records in prop::collection::vec((1_u16..=2, any::<prop::sample::Index>(), any::<prop::sample::Index>()), 2),
+    ) {
+        let base = &bases()[which];
+        let model = base.model();
+        let fixture = AdapterFixture::random(&model, 2, 0.5, 2.0, 79);
+        let plane = fixture.open(&model).high().len();
+        let mut bytes = fixture.bytes().to_vec();
+        let head = u32_at(&bytes, 8).unwrap() as usize;
+        for (site, (rank, a, b)) in records.iter().enumerate() {
+            let (at, l) = (head + 48 * site, model.linear(site as u16));
+            let rank_of = usize::from(*rank);
+            let offsets = [a.index(plane - rank_of * l.inputs + 1), b.index(plane - rank_of * l.outputs + 1)];
+            bytes[at + 2..at + 4].copy_from_slice(&rank.to_le_bytes());
+            bytes[at + 12..at + 16].copy_from_slice(&(offsets[0] as u32).to_le_bytes());
+            bytes[at + 16..at + 20].copy_from_slice(&(offsets[1] as u32).to_le_bytes());
+        }
+        reseal(&mut bytes);
+        let image = aligned(&bytes);
+        let adapter = Adapter::open(&model, image.bytes());
+        prop_assert!(adapter.is_ok(), "inside the planes: {:?}", adapter.err());
+        prop_assert!(use_base(base.bytes(), adapter.ok().as_ref()));
+    }
+}
+
+/// Truncated by somebody who knows the format: the total length and both checksums say that all is well.
+#[test]
+fn every_resealed_truncation_is_an_error_or_runs() {
+    for base in bases() {
+        for len in 0..base.bytes().len() {
+            let mut bytes = base.bytes()[..len].to_vec();
+            if len >= HEADER {
+                bytes[12..16].copy_from_slice(&(len as u32).to_le_bytes());
+                reseal(&mut bytes);
+            }
+            use_base(aligned(&bytes).bytes(), None);
+        }
+    }
+}
+
+/// The guard of the extreme cases: rates at the ends are refused or trained with, and most are trained with.
+#[test]
+fn extreme_rates_are_mostly_taken() {
+    let base = &bases()[0];
+    let mut taken = 0;
+    for lr in [Real::ZERO, Real::from_parts(1, -40), Real::ONE, Real::from_parts(i32::MAX, i16::MAX)] {
+        for e in [Exp(i16::MIN), Exp(-12), Exp(i16::MAX)] {
+            taken += u32::from(run_with(base.bytes(), None, e, Real::ONE, AdamW { lr, ..AdamW::DEFAULT }));
+            taken += u32::from(run_with(base.bytes(), None, e, Real::ONE, Sgd { lr, ..Sgd::DEFAULT }));
+        }
+    }
+    assert_eq!(taken, 24);
+    let lr = Real::int(-1);
+    assert!(!run_with(base.bytes(), None, Exp(-12), Real::ONE, Sgd { lr, ..Sgd::DEFAULT }), "a negative rate");
 }
