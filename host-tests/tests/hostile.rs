@@ -128,8 +128,8 @@ fn changes() -> impl Strategy<Value = Vec<(prop::sample::Index, Vec<u8>)>> {
         .prop_flat_map(|v| prop::sample::select(vec![1, 2, 4]).prop_map(move |n| v.to_le_bytes()[..n].to_vec())),
         any::<u8>().prop_map(|b| vec![b; 40]),
         Just(vec![0x80; 64]),
-        Just(vec![0x00, 0x80].repeat(32)),
-        Just(vec![0xFF, 0x7F].repeat(32)),
+        Just([0x00, 0x80].repeat(32)),
+        Just([0xFF, 0x7F].repeat(32)),
     ];
     prop::collection::vec((any::<prop::sample::Index>(), value), 1..8)
 }

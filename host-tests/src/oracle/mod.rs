@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`scalar`] | the few operations that `f32` and `f64` share |
 //! | [`mlp`] | layers, low-rank pairs, forward and backward |
-//! | [`loss`] | the three losses with their gradients |
+//! | [`mod@loss`] | the three losses with their gradients |
 //! | [`optimizer`] | SGD with momentum and AdamW, as PyTorch has them |
 //! | [`schedule`] | the learning rate over time, as `transformers` has it |
 //! | [`trainer`] | accumulation, clipping, dropout, steps |
