@@ -418,3 +418,179 @@ fn an_adapter_without_its_low_plane_is_not_resumed() {
     let refused = learn.resume(&model, &image).map(|_| ());
     assert_eq!(refused, Err(ranklet::train::LearnError::NoLowPlane));
 }
+
+/// One sample's gradients, as the learner holds them: A and B of every record, in floats.
+fn gradients(l: &Learner<'_>) -> Vec<f64> {
+    let wide = |(g, e): (&[i32], i32)| -> Vec<f64> {
+        g.iter().map(|&g| if g == 0 { 0.0 } else { f64::from(g) * f64::from(e).exp2() }).collect()
+    };
+    (0..l.records().len()).flat_map(|i| l.gradient(i).expect("a record").into_iter().flat_map(wide)).collect()
+}
+
+/// Collects the gradients of `samples` without a step, from a start where both A and B are alive.
+fn collected(model: &Model<'_>, start: &AdapterFixture, samples: &[Sample]) -> Vec<f64> {
+    let mut desk = Desk::new(model, Some(Train::adamw().rank(4)));
+    let (mut scratch, learn) = desk.split();
+    let mut learner = learn.resume(model, &start.open(model)).expect("of the planned rank");
+    let mut t = Trainer::new(model, &mut learner, SGD).expect("a trainer").accumulate(1000);
+    for x in samples {
+        t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+        t.step(&mut scratch).expect("its units");
+    }
+    gradients(&learner)
+}
+
+#[test]
+fn accumulated_gradients_are_the_sum() {
+    let fixture = fixture();
+    let model = fixture.model();
+    let start = AdapterFixture::random(&model, 4, 0.5, 2.0, 92);
+    let samples = data(7, 14);
+    let mut sum = vec![];
+    for x in &samples {
+        let one = collected(&model, &start, std::slice::from_ref(x));
+        sum.resize(one.len(), 0.0);
+        sum.iter_mut().zip(one).for_each(|(s, g): (&mut f64, f64)| *s += g);
+    }
+    assert!(sum.iter().any(|&g| g != 0.0));
+    let error = relative_l2(&collected(&model, &start, &samples), &sum);
+    assert!(error < 1e-6, "32-bit accumulators lose next to nothing: {error:.2e}");
+}
+
+#[test]
+fn clipping_limits_the_update() {
+    let fixture = fixture();
+    let model = fixture.model();
+    let plain = Sgd { momentum: Real::ZERO, ..SGD };
+    let moved = |clip| -> Vec<f64> {
+        let how = How { clip, ..PLAIN };
+        let start = train(&model, plain, how, &[], |l, _| parameters(&pairs(l)));
+        let after = train(&model, plain, how, &data(1, 15), |l, _| parameters(&pairs(l)));
+        after.iter().zip(&start).map(|(a, b)| a - b).collect()
+    };
+    let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let free = moved(None);
+    let gradient = norm(&free) / plain.lr.to_f64();
+    for part in [0.5, 0.01, 1e-4] {
+        let clipped = moved(Some(part * gradient));
+        assert!((norm(&clipped) / norm(&free) / part - 1.0).abs() < 1e-3, "{part} of the norm");
+        let turned: Vec<f64> = clipped.iter().map(|v| v / part).collect();
+        assert!(relative_l2(&turned, &free) < 1e-3, "shorter, not turned");
+    }
+    assert_eq!(moved(Some(2.0 * gradient)), free, "what is within the limit is left alone");
+}
+
+/// As `refusals_leave_the_adapter_as_it_was`, with gradients half collected, and scratch of another network.
+#[test]
+fn refusals_leave_gradients_and_counters() {
+    let fixture = fixture();
+    let model = fixture.model();
+    let samples = data(3, 16);
+    let small = Fixture::random(&[2, 2], WeightType::I8, 1);
+    let small_model = small.model();
+    let mut small_desk = Desk::new(&small_model, Some(Train::adamw().rank(1)));
+    let (mut wrong, _) = small_desk.split();
+    let mut desk = Desk::new(&model, Some(Train::adamw().rank(4)));
+    let (mut scratch, learn) = desk.split();
+    let mut learner = learn.fresh(&model, Seed(3)).expect("planned for it");
+    let everything = |l: &Learner<'_>| (state(l), gradients(l), l.samples(), l.steps());
+    let mut t = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer").accumulate(100);
+    for x in &samples {
+        t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+        t.step(&mut scratch).expect("its units");
+    }
+    let before = everything(t.learner());
+    assert!(before.1.iter().any(|&g| g != 0.0) && before.2 == 3 && before.3 == 0);
+    let x = &samples[0];
+    let short = [1_i16; 11];
+    assert!(t.sample(Input::i16(&short, Exp(0)), Target::Class(0), &mut scratch).is_err());
+    assert!(t.sample(x.input(), Target::Class(usize::MAX), &mut scratch).is_err());
+    assert!(t.sample(x.input(), Target::Values(&[1; 4], Exp(0)), &mut scratch).is_err());
+    assert!(t.sample(x.input(), Target::Cotangent(&[], Exp(0)), &mut scratch).is_err());
+    let refused = t.sample(x.input(), x.target(), &mut wrong);
+    assert!(matches!(refused, Err(TrainError::Shape(_))), "{refused:?}");
+    assert_eq!(everything(t.learner()), before);
+
+    // Taken with the right scratch, run with the wrong one: nothing is done, and the same unit runs with the right one.
+    t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+    let before = everything(t.learner());
+    assert!(matches!(t.step(&mut wrong), Err(TrainError::Shape(_))));
+    assert_eq!(everything(t.learner()), before);
+    assert_eq!(t.sample(x.input(), x.target(), &mut scratch), Err(TrainError::Busy));
+    t.step(&mut scratch).expect("its units");
+    let collected = gradients(t.learner());
+
+    // As if nothing had been refused.
+    let mut desk = Desk::new(&model, Some(Train::adamw().rank(4)));
+    let (mut scratch, learn) = desk.split();
+    let mut learner = learn.fresh(&model, Seed(3)).expect("planned for it");
+    let mut t = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer").accumulate(100);
+    for x in samples.iter().chain([x]) {
+        t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+        t.step(&mut scratch).expect("its units");
+    }
+    assert_eq!(gradients(&learner), collected);
+}
+
+#[test]
+fn two_thousand_steps_keep_the_masters_normal() {
+    let fixture = fixture();
+    let model = fixture.model();
+    let mut samples = data(100, 17);
+    for s in &mut samples {
+        s.class = (0..4).fold(0, |b, i| if s.raw[i] > s.raw[b] { i } else { b });
+    }
+    let long: Vec<Sample> = samples.iter().cycle().take(2000).cloned().collect();
+    let check = |name: &str, l: &Learner<'_>, losses: &[f64]| {
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        assert!(l.steps() == 2000 && losses.iter().all(|l| l.is_finite()), "{name}");
+        let (first, last) = (mean(&losses[..100]), mean(&losses[1900..]));
+        assert!(last < 0.5 * first, "{name}: {first} became {last}");
+        let peak = |high: &[i16], low: &[i16]| {
+            high.iter().zip(low).map(|(&h, &l)| (i64::from(h) * 65536 + i64::from(l)).abs()).max().unwrap_or(0)
+        };
+        for r in l.records() {
+            for peak in [peak(r.a_of(l.high()), r.a_of(l.low())), peak(r.b_of(l.high()), r.b_of(l.low()))] {
+                assert!((1 << 29..1 << 30).contains(&peak), "{name}: a master of {peak}");
+            }
+        }
+    };
+    train(&model, ADAMW, PLAIN, &long, |l, losses| check("AdamW", l, &losses));
+    // One sample a step: at eight times this rate the float oracle diverges as well, so nothing could be asked.
+    let slower = Sgd { lr: Real::ratio(1, 1600), ..SGD };
+    train(&model, slower, PLAIN, &long, |l, losses| {
+        check("SGD", l, &losses);
+        LEARNED_SGD.check(
+            relative_l2(&parameters(&pairs(l)), &by_oracle(&fixture, slower.into(), PLAIN, &long)),
+            "A and B after 2000 steps",
+        );
+    });
+}
+
+/// Several adapters add up; factors scale, subtract and switch off, as the same changes to merged weights would.
+#[test]
+fn adapters_sum_and_scale_as_merged_models_would() {
+    let fixture = fixture();
+    let model = fixture.model();
+    let net = fixture.dequantized();
+    let samples = data(150, 18);
+    let images = [93, 94].map(|seed| AdapterFixture::random(&model, 4, 0.5, 2.0, seed));
+    let [first, second] = images.each_ref().map(|i| i.open(&model));
+    let scaled = |a: &ranklet::model::Adapter<'_>, by: f64| -> Vec<Pair<f64>> {
+        let mut pairs = ranklet_host_tests::fixture::adapter::high_pairs(a);
+        pairs.iter_mut().for_each(|p| p.scaling *= by);
+        pairs
+    };
+    let run = |active: &[ranklet::model::Active<'_>]| -> Vec<f64> {
+        samples.iter().flat_map(|x| infer(&model, x, active)).collect()
+    };
+    for (f, s) in [(1.0, 1.0), (0.5, 1.0), (-1.0, 0.25), (0.0, 2.0), (0.0, 0.0)] {
+        let found = run(&[first.scaled(Real::from_f64(f)), second.scaled(Real::from_f64(s))]);
+        let merged = net.merged(&scaled(&first, f)).merged(&scaled(&second, s));
+        let expected: Vec<f64> = samples.iter().flat_map(|x| merged.run(&x.values(), &[])).collect();
+        MERGED.check(relative_l2(&found, &expected), &format!("{f} of the first and {s} of the second"));
+    }
+    let off = Real::ZERO;
+    assert_eq!(run(&[first.scaled(off), second.scaled(off)]), run(&[]), "switched off is absent, bit for bit");
+    assert_eq!(run(&[first.view(), second.scaled(off)]), run(&[first.view()]));
+}
