@@ -18,6 +18,9 @@
 //! on an FPU. Cycle counts beside the loops are by the Cortex-M4 TRM (r0p1, table 3-1: one for every multiplication and
 //! data instruction, 1 + N for a load of N words), zero wait states; the taken branch costs 2 more.
 //!
+//! The assembler has to know the extension: `thumbv7em` targets do; for an M33, `thumbv8m.main` needs
+//! `-C target-cpu=cortex-m33` (or `target-feature=+dsp`).
+//!
 //! The 4-bit kernels are generic's: their group scales leave nothing for two-way multiplications to gain.
 
 #![allow(unsafe_code)]

@@ -49,28 +49,35 @@ fn one_token(w: &[i8], inputs: usize, x: &[i16], acc: &mut [i64]) {
             // SAFETY: `body` has a multiple of 4 values, at least 4, and the buffer has room for GEMV_COLUMNS of them.
             unsafe { shuffle(body.as_ptr(), shuffled.as_mut_ptr().cast(), body.len()) };
         }
-        let row_pairs = w.chunks(2 * inputs).zip(acc.chunks_mut(2));
-        for (rows, acc) in row_pairs {
+        let (mut w, mut acc) = (w, &mut *acc);
+        if fours == inputs {
+            // The usual layer: no tail, no other chunk. Sums go where they belong.
+            let pairs = acc.len() / 2;
+            for (rows, acc) in w.chunks_exact(2 * inputs).zip(acc.chunks_exact_mut(2)) {
+                let a = rows.as_ptr();
+                // SAFETY: as below, with two whole rows and two sums.
+                unsafe { dot(shuffled.as_ptr().cast(), a, a.wrapping_add(inputs), inputs, acc.as_mut_ptr()) };
+            }
+            w = w.get(pairs * 2 * inputs..).unwrap_or(&[]);
+            acc = acc.get_mut(pairs * 2..).unwrap_or(&mut []);
+        }
+        for (rows, acc) in w.chunks(2 * inputs).zip(acc.chunks_mut(2)) {
             // The last row of an odd number is computed twice.
             let second = if rows.len() == inputs { 0 } else { inputs };
             let a = rows.as_ptr().wrapping_add(first);
             let b = a.wrapping_add(second);
+            let mut sums = [0; 2];
             // SAFETY: columns `first .. first + body.len()` lie within both rows; the buffer holds body.len() shuffled
             // values; `dot` was chosen by the alignment of the first row and the distance of rows (and `first` is a
-            // multiple of 4).
-            let (sum_a, sum_b) = unsafe { dot(a, b, shuffled.as_ptr().cast(), body.len()) };
-            let (mut sum_a, mut sum_b) = (i64::from(sum_a) - i64::from(START), i64::from(sum_b) - i64::from(START));
+            // multiple of 4); there is room for two sums.
+            unsafe { dot(shuffled.as_ptr().cast(), a, b, fours, sums.as_mut_ptr()) };
             for (k, &x) in (first + fours..).zip(tail) {
                 let at = |k: usize| i32::from(rows.get(k).copied().unwrap_or(0)) * i32::from(x);
-                sum_a += i64::from(at(k));
-                sum_b += i64::from(at(k + second));
+                let terms = [at(k), at(k + second)];
+                sums.iter_mut().zip(terms).for_each(|(s, t)| *s += i64::from(t));
             }
-            match acc {
-                [a, b] if n == 0 => (*a, *b) = (sum_a, sum_b),
-                [a] if n == 0 => *a = sum_a,
-                [a, b] => (*a, *b) = (*a + sum_a, *b + sum_b),
-                [a] => *a += sum_a,
-                _ => {}
+            for (acc, sum) in acc.iter_mut().zip(sums) {
+                *acc = if n == 0 { sum } else { *acc + sum };
             }
         }
     }
@@ -134,23 +141,23 @@ macro_rules! eight_columns {
 
 macro_rules! dot2 {
     ($name:ident, $load:ident) => {
-        /// `START + Σ a x` and `START + Σ b x` over `n` columns.
+        /// `out = [Σ a x, Σ b x]` over `n` columns.
         ///
         /// Registers: r0 x; r1, r2 rows a, b; r3 columns left; r4–r7 eight shuffled values of x; r8, r9 sums;
         /// r10, r11 four weights each; r12 two of them, widened. Per 32 columns of two rows: 78 instructions, 112 cycles
-        /// (1.22 and 1.75 a multiplication); with LDR 1.34.
+        /// (1.22 and 1.75 a multiplication); with LDR 1.34. Not inlined: it needs all registers, and a call saves them
+        /// in one instruction.
         ///
         /// # Safety
         /// `a` and `b` are readable for `n` values and aligned as the load needs it; `x` holds `n` shuffled values,
-        /// aligned; `n` is a multiple of 4, at most 512.
-        #[inline]
-        unsafe fn $name(a: *const i8, b: *const i8, x: *const u32, n: usize) -> (i32, i32) {
-            let (sum_a, sum_b);
-            // SAFETY: the caller's contract; reads n bytes of a and b and 2n of x. r6 and r7 are the compiler's own and
-            // are put back.
+        /// aligned; `n` is a multiple of 4, at most 512; `out` is writable for 2.
+        #[inline(never)]
+        unsafe fn $name(x: *const u32, a: *const i8, b: *const i8, n: usize, out: *mut i64) {
+            // SAFETY: the caller's contract; reads n bytes of a and b and 2n of x, writes 16 of out. r6 and r7 are the
+            // compiler's own and are put back.
             unsafe {
                 asm!(
-                    "push {{r6, r7}}",
+                    "push {{r6, r7, lr}}",
                     "subs r3, #32",
                     "blo 3f",
                     "2:",
@@ -179,14 +186,22 @@ macro_rules! dot2 {
                     "subs r3, #4",
                     "bpl 4b",
                     "5:",
-                    "pop {{r6, r7}}",
+                    "pop {{r6, r7, lr}}",
+                    // To 64 bits, and START taken back.
+                    "asrs r4, r8, #31",
+                    "asrs r5, r9, #31",
+                    "adds r8, r8, #1",
+                    "adc r4, r4, #0",
+                    "adds r9, r9, #1",
+                    "adc r5, r5, #0",
+                    "strd r8, r4, [lr]",
+                    "strd r9, r5, [lr, #8]",
                     inout("r0") x => _, inout("r1") a => _, inout("r2") b => _, inout("r3") n => _,
                     out("r4") _, out("r5") _,
-                    inout("r8") START => sum_a, inout("r9") START => sum_b,
-                    out("r10") _, out("r11") _, out("r12") _,
+                    inout("r8") START => _, inout("r9") START => _,
+                    out("r10") _, out("r11") _, out("r12") _, in("lr") out,
                 );
             }
-            (sum_a, sum_b)
         }
     };
 }
@@ -212,27 +227,44 @@ fn tile(w: &[i8], inputs: usize, rows: usize, x: &[i16], acc: &mut [i64]) {
                 // values of each; `fours` is a positive multiple of 4.
                 unsafe { widen(a, a.wrapping_add(second), wide.as_mut_ptr().cast(), fours) };
             }
+            let (mut x, mut acc) = (x, &mut *acc);
+            if fours == inputs && second != 0 {
+                // The usual layer: no tail, no other chunk. Sums go where they belong.
+                let pairs = (x.len() / (2 * inputs)).min(acc.len() / (2 * rows));
+                for (x, acc) in x.chunks_exact(2 * inputs).zip(acc.chunks_exact_mut(2 * rows)) {
+                    let (x, out) = (x.as_ptr(), acc.as_mut_ptr().wrapping_add(row));
+                    // SAFETY: as below, with two whole tokens; `row + 1 < rows`, so that both tokens have room for both sums.
+                    unsafe {
+                        dot(wide.as_ptr().cast(), x, x.wrapping_add(inputs), fours, [out, out.wrapping_add(rows)])
+                    };
+                }
+                x = x.get(pairs * 2 * inputs..).unwrap_or(&[]);
+                acc = acc.get_mut(pairs * 2 * rows..).unwrap_or(&mut []);
+            }
             for (x, acc) in x.chunks(2 * inputs).zip(acc.chunks_mut(2 * rows)) {
                 if x.len() < inputs || acc.len() < rows {
                     break;
                 }
                 let (x2, acc2) = if x.len() < 2 * inputs || acc.len() < 2 * rows { (0, 0) } else { (inputs, rows) };
                 let p = x.as_ptr().wrapping_add(first);
+                let mut sums = [[0; 2]; 2];
+                let outs = sums.each_mut().map(|s| s.as_mut_ptr());
                 // SAFETY: columns `first .. first + fours` lie within both tokens; the buffer holds `fours` columns of
-                // both rows; `dot` was chosen by the alignment of the first token and the distance of tokens.
-                let mut sums = unsafe { dot(wide.as_ptr().cast(), p, p.wrapping_add(x2), fours) }.map(i64::from);
+                // both rows; `dot` was chosen by the alignment of the first token and the distance of tokens; `sums` has
+                // room for two sums of each.
+                unsafe { dot(wide.as_ptr().cast(), p, p.wrapping_add(x2), fours, outs) };
                 for k in first + fours..first + columns {
                     let w = [two.get(k), two.get(k + second)].map(|w| i32::from(w.copied().unwrap_or(0)));
-                    let x = [x.get(k), x.get(k + x2)].map(|x| i32::from(x.copied().unwrap_or(0)));
-                    let terms = [w[0] * x[0], w[1] * x[0], w[0] * x[1], w[1] * x[1]];
-                    sums.iter_mut().zip(terms).for_each(|(s, t)| *s += i64::from(t));
+                    for (sums, x) in sums.iter_mut().zip([x.get(k), x.get(k + x2)]) {
+                        let x = i32::from(x.copied().unwrap_or(0));
+                        sums.iter_mut().zip(w).for_each(|(s, w)| *s += i64::from(w * x));
+                    }
                 }
-                let next = usize::from(second != 0);
-                let places = [row, row + next, row + acc2, row + next + acc2];
-                // Computed twice means equal: which of the two is stored does not matter, but only one is added.
-                let fresh = [true, second != 0, x2 != 0, second != 0 && x2 != 0];
-                for ((place, sum), fresh) in places.into_iter().zip(sums).zip(fresh) {
-                    if let Some(acc) = acc.get_mut(place).filter(|_| fresh) {
+                // What was computed twice is added once.
+                let (rows_here, tokens_here) = (if second == 0 { 1 } else { 2 }, if x2 == 0 { 1 } else { 2 });
+                for (token, sums) in sums.iter().take(tokens_here).enumerate() {
+                    let acc = acc.get_mut(token * acc2 + row..).unwrap_or(&mut []);
+                    for (acc, &sum) in acc.iter_mut().zip(sums).take(rows_here) {
                         *acc = if first == 0 { sum } else { *acc + sum };
                     }
                 }
@@ -299,7 +331,7 @@ macro_rules! four_columns {
 
 macro_rules! dot2x2 {
     ($name:ident, $load:ident) => {
-        /// `[Σ a x, Σ b x, Σ a y, Σ b y]` over `n` columns.
+        /// `outs = [[Σ a x, Σ b x], [Σ a y, Σ b y]]` over `n` columns.
         ///
         /// Registers: r0 widened weights; r1, r2 tokens x, y; r3 columns left; r4–r7 weights a, b, a, b; r8–r11 sums;
         /// r12, lr four values of a token. Per 16 columns: 46 instructions, 79 cycles (0.72 and 1.23 a multiplication);
@@ -307,15 +339,15 @@ macro_rules! dot2x2 {
         ///
         /// # Safety
         /// `w` holds `n` columns of two rows as [`widen`] writes them; `x` and `y` are readable for `n` values and
-        /// aligned as the load needs it; `n` is a multiple of 4, at most 508.
-        #[inline]
-        unsafe fn $name(w: *const u32, x: *const i16, y: *const i16, n: usize) -> [i32; 4] {
-            let (ax, bx, ay, by);
-            // SAFETY: the caller's contract; reads 4n bytes of w and 2n of x and y. r6 and r7 are the compiler's own and
-            // are put back.
+        /// aligned as the load needs it; `n` is a multiple of 4, at most 508; each of `outs` is writable for 2.
+        #[inline(never)]
+        unsafe fn $name(w: *const u32, x: *const i16, y: *const i16, n: usize, outs: [*mut i64; 2]) {
+            let [x_out, y_out] = outs;
+            // SAFETY: the caller's contract; reads 4n bytes of w and 2n of x and y, writes 16 of each output. r6 and r7
+            // are the compiler's own and are put back.
             unsafe {
                 asm!(
-                    "push {{r6, r7}}",
+                    "push {{r6, r7, r12, lr}}",
                     "subs r3, #16",
                     "blo 3f",
                     "2:",
@@ -333,14 +365,21 @@ macro_rules! dot2x2 {
                     "subs r3, #4",
                     "bpl 4b",
                     "5:",
-                    "pop {{r6, r7}}",
+                    "pop {{r6, r7, r12, lr}}",
+                    "asrs r0, r8, #31",
+                    "asrs r1, r9, #31",
+                    "asrs r2, r10, #31",
+                    "asrs r3, r11, #31",
+                    "strd r10, r2, [lr]",
+                    "strd r11, r3, [lr, #8]",
+                    "strd r8, r0, [r12]",
+                    "strd r9, r1, [r12, #8]",
                     inout("r0") w => _, inout("r1") x => _, inout("r2") y => _, inout("r3") n => _,
                     out("r4") _, out("r5") _,
-                    inout("r8") 0 => ax, inout("r9") 0 => bx, inout("r10") 0 => ay, inout("r11") 0 => by,
-                    out("r12") _, out("lr") _,
+                    inout("r8") 0 => _, inout("r9") 0 => _, inout("r10") 0 => _, inout("r11") 0 => _,
+                    in("r12") x_out, in("lr") y_out,
                 );
             }
-            [ax, bx, ay, by]
         }
     };
 }
