@@ -124,6 +124,9 @@ fn adapters_off_scaled_summed_and_negative() {
     }
 }
 
+/// Makes an awkward pair of an ordinary one.
+type Change<'c> = &'c dyn Fn(&mut Pair<f64>);
+
 #[test]
 fn zero_and_extreme_adapters() {
     let fixture = Fixture::random(&[7, 13, 5], WeightType::I8, 41);
@@ -135,7 +138,7 @@ fn zero_and_extreme_adapters() {
         pairs.iter_mut().for_each(change);
         AdapterFixture::new(&model, pairs)
     };
-    let nothing: [(&str, &dyn Fn(&mut Pair<f64>)); 3] =
+    let nothing: [(&str, Change<'_>); 3] =
         [("B = 0", &|p| p.b.fill(0.0)), ("A = 0", &|p| p.a.fill(0.0)), ("scaling 0", &|p| p.scaling = 0.0)];
     for (what, change) in nothing {
         let adapter = with(change);
@@ -144,7 +147,7 @@ fn zero_and_extreme_adapters() {
         }
     }
     let power = |e: i32| ranklet_host_tests::fixture::base::power(e);
-    let extremes: [(&str, &dyn Fn(&mut Pair<f64>)); 6] = [
+    let extremes: [(&str, Change<'_>); 6] = [
         ("A · 2^90, B · 2^-90", &|p| {
             p.a.iter_mut().for_each(|v| *v *= power(90));
             p.b.iter_mut().for_each(|v| *v *= power(-90));
