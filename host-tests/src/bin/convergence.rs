@@ -5,7 +5,7 @@
 //! cargo run --release -p ranklet-host-tests --bin convergence -- --check  writes nothing; fails where a claim fails
 //! ```
 
-use ranklet_host_tests::convergence::study::{Outcome, settings};
+use ranklet_host_tests::convergence::study::{Outcome, PERTURBED, settings, small_batches};
 use ranklet_host_tests::convergence::task::Task;
 use ranklet_host_tests::convergence::{report, svg};
 use std::path::Path;
@@ -26,10 +26,11 @@ fn main() -> ExitCode {
         .into_iter()
         .map(|s| {
             eprintln!("{}: training in fixed point and in floats ...", s.rule.name());
-            Outcome::new(&task, s)
+            Outcome::new(&task, s, PERTURBED)
         })
         .collect();
-    let document = report::document(&outcomes);
+    let small = small_batches().map(|s| Outcome::new(&task, s, 0));
+    let document = report::document(&outcomes, &small);
     if check {
         println!("{document}");
     } else {
