@@ -5,7 +5,7 @@ use core::fmt::{self, Write as _};
 use ranklet_suite::Failure;
 use semihosting::process;
 
-use crate::Console;
+use crate::console::Console;
 
 /// Ends the emulation: code 0, or the failure on the console and code 1.
 pub fn finish(result: Result<(), Failure>) -> ! {

@@ -20,7 +20,7 @@ pub trait Board: fmt::Write {
 
     /// Instructions executed since some moment before `main`, or `None` where nothing counts them.
     ///
-    /// A board may derive this from a timer of 32 bits: read it at least once in 2^31 instructions.
+    /// A board may derive this from a timer of 32 bits: read it at least once in 2^30 instructions.
     fn instructions(&mut self) -> Option<u64>;
 
     /// Executes a loop of `rounds` rounds (at least one) and tells how many instructions those rounds have.

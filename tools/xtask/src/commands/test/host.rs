@@ -5,19 +5,19 @@ use std::{env, process::Command};
 use anyhow::ensure;
 
 use super::steps::{LIMIT, Steps};
-use crate::{commands::images, process::follow, tree};
+use crate::{board::BOARDS, commands::images, process::follow, tree};
 
 /// Sets of the core's features that are checked one by one: each must stand without the others.
 const FEATURES: [&str; 4] = ["", "train", "float", "train,defmt"];
 
-/// Crates that live with the boards and are their own workspaces.
-const BESIDE: [&str; 6] = ["suite", "semihost", "host", "mps2-an386", "microbit", "rv32-virt"];
+/// Crates that live with the boards, outside the workspace as they are, but are none.
+const BESIDE: [&str; 4] = ["suite", "semihost", "cortex-m", "host"];
 
 /// Format, lints, docs, tests.
 pub(super) fn run(steps: &mut Steps) {
     steps.program("format", cargo().args(["fmt", "--all", "--check"]));
     steps.check("format: boards", || {
-        for name in BESIDE {
+        for name in BESIDE.into_iter().chain(BOARDS.iter().map(|board| board.name)) {
             let ended = follow(cargo().current_dir(tree::board(name)).args(["fmt", "--check"]), LIMIT, |_| ())?;
             ensure!(ended.ok(), "{}cargo fmt --check {} in boards/{name}", ended.text, ended.how());
         }
