@@ -23,7 +23,7 @@ pub const BOARDS: [Board; 10] = [
     Board { name: "mps2-an386", core: "Cortex-M4F (emulated)", flash: 4 * MIB, ram: 4 * MIB },
     Board { name: "mps2-an500", core: "Cortex-M7 (emulated)", flash: 4 * MIB, ram: 4 * MIB },
     Board { name: "mps2-an505", core: "Cortex-M33 (emulated)", flash: 4 * MIB, ram: 4 * MIB },
-    Board { name: "mps3-an547", core: "Cortex-M55 (emulated)", flash: 512 * KIB, ram: 4 * MIB },
+    Board { name: "mps3-an547", core: "Cortex-M55 (emulated)", flash: 2 * MIB, ram: 4 * MIB },
     Board { name: "rv32-virt", core: "RV32 (emulated)", flash: 4 * MIB, ram: 4 * MIB },
     Board { name: "pico2", core: "Cortex-M33 (RP2350)", flash: 4 * MIB, ram: 512 * KIB },
     Board { name: "nrf52840-dk", core: "Cortex-M4F (nRF52840)", flash: MIB, ram: 256 * KIB },

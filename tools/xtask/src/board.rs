@@ -28,21 +28,25 @@ pub(crate) struct Leaf {
     pub(crate) arguments: &'static [&'static str],
 }
 
-const GENERIC: Leaf = Leaf { name: "generic", arguments: &[] };
+/// The kernels of a core that has no leaf of its own.
+const GENERIC: &[Leaf] = &[Leaf { name: "generic", arguments: &[] }];
+
+/// A core with the DSP extension, and what it gains by it.
+const DSP: &[Leaf] =
+    &[Leaf { name: "arm-dsp", arguments: &[] }, Leaf { name: "generic", arguments: &["--no-default-features"] }];
+
+/// What a board runs unless it shows more.
+const APPLICATIONS: &[&str] = &["suite", "bench"];
 
 /// All of them.
 pub(crate) const BOARDS: &[Board] = &[
-    Board {
-        name: "mps2-an386",
-        leaves: &[
-            Leaf { name: "arm-dsp", arguments: &[] },
-            Leaf { name: "generic", arguments: &["--no-default-features"] },
-        ],
-        no_fpu: false,
-        applications: &["suite", "bench", "demo"],
-    },
-    Board { name: "microbit", leaves: &[GENERIC], no_fpu: true, applications: &["suite", "bench"] },
-    Board { name: "rv32-virt", leaves: &[GENERIC], no_fpu: true, applications: &["suite", "bench"] },
+    Board { name: "mps2-an386", leaves: DSP, no_fpu: false, applications: &["suite", "bench", "demo"] },
+    Board { name: "mps2-an500", leaves: DSP, no_fpu: false, applications: APPLICATIONS },
+    Board { name: "mps2-an505", leaves: DSP, no_fpu: false, applications: APPLICATIONS },
+    Board { name: "mps3-an547", leaves: GENERIC, no_fpu: false, applications: APPLICATIONS },
+    Board { name: "mps2-an385", leaves: GENERIC, no_fpu: true, applications: APPLICATIONS },
+    Board { name: "microbit", leaves: GENERIC, no_fpu: true, applications: APPLICATIONS },
+    Board { name: "rv32-virt", leaves: GENERIC, no_fpu: true, applications: APPLICATIONS },
 ];
 
 /// The one that runs the demo.
@@ -117,6 +121,17 @@ mod tests {
             assert!(runner.iter().any(|word| word == "-icount"), "{} counts no instructions", board.name);
             assert_eq!(runner.last().map(String::as_str), Some("-kernel"), "{}", board.name);
         }
+    }
+
+    #[test]
+    fn every_folder_of_a_board_is_in_the_table() {
+        let folders = fs::read_dir(tree::root().join("boards")).expect("boards/").flatten();
+        let boards = folders.filter(|folder| folder.path().join("memory.x").exists());
+        let mut found: Vec<_> = boards.map(|board| board.file_name().into_string().expect("a name")).collect();
+        let mut named: Vec<_> = BOARDS.iter().map(|board| board.name).collect();
+        found.sort();
+        named.sort_unstable();
+        assert_eq!(found, named);
     }
 
     #[test]

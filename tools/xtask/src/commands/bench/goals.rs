@@ -18,7 +18,7 @@ struct Goal {
     measure: Measure,
     shape: &'static str,
     limit: f64,
-    /// CMSIS-NN's figure on a Cortex-M4 with DSP: 8-bit activations, 16-bit activations.
+    /// CMSIS-NN's figure on that core: 8-bit activations, 16-bit activations.
     cmsis: &'static str,
 }
 
@@ -27,6 +27,8 @@ const LORA: &str = "gemv-w8a16-requant+lora8";
 const BATCH: &str = "batch-w8a16-requant";
 
 const M4: (&str, &str) = ("mps2-an386", "arm-dsp");
+const M55: (&str, &str) = ("mps3-an547", "generic");
+const M3: (&str, &str) = ("mps2-an385", "generic");
 const M0: (&str, &str) = ("microbit", "generic");
 const RV32: (&str, &str) = ("rv32-virt", "generic");
 
@@ -41,14 +43,20 @@ const fn goal(
     Goal { what, board, leaf, measure, shape, limit, cmsis }
 }
 
-const GOALS: [Goal; 9] = [
+const GOALS: [Goal; 15] = [
     goal("gemv W8A16, per MAC", M4, Measure::Each(GEMV), "512x512", 1.40, "1.97 / 2.48"),
     goal("gemv W8A16, per MAC", M4, Measure::Each(GEMV), "64x64", 1.75, "2.68 / 3.26"),
     goal("32 tokens, W8A16, per MAC", M4, Measure::Each(BATCH), "32x64x64", 1.20, "2.17 / none"),
     goal("LoRA r = 8, more instructions", M4, Measure::More(GEMV, LORA), "512x512", 5.0, ""),
+    goal("gemv W8A16, per MAC", M55, Measure::Each(GEMV), "512x512", 0.30, "0.49 / 0.88"),
+    goal("gemv W8A16, per MAC", M55, Measure::Each(GEMV), "64x64", 0.50, "0.70 / 1.58"),
+    goal("32 tokens, W8A16, per MAC", M55, Measure::Each(BATCH), "32x64x64", 0.35, "0.39 / 0.82"),
+    goal("gemv W8A16, per MAC", M3, Measure::Each(GEMV), "512x512", 3.0, "3.42 / 5.10"),
     goal("gemv W8A16, per MAC", RV32, Measure::Each(GEMV), "512x512", 3.6, ""),
     goal("gemv W8A16, per MAC (goal: 512x512)", M0, Measure::Each(GEMV), "512x128", 5.0, ""),
     goal("softmax terms, per element", M4, Measure::Each("softmax-terms"), "64", 45.0, "405"),
+    goal("softmax terms, per element", M55, Measure::Each("softmax-terms"), "64", 45.0, "430"),
+    goal("softmax terms, per element", M3, Measure::Each("softmax-terms"), "64", 45.0, "402"),
     goal("softmax terms, per element", RV32, Measure::Each("softmax-terms"), "64", 45.0, ""),
     goal("softmax terms, per element", M0, Measure::Each("softmax-terms"), "64", 45.0, ""),
 ];
@@ -92,7 +100,7 @@ impl Goal {
 
 /// All goals.
 pub(super) fn table(rows: &[Row]) -> Table {
-    let heads = ["what", "board", "leaf", "shape", "goal", "now", "state", "CMSIS-NN M4 (s8 / s16)"];
+    let heads = ["what", "board", "leaf", "shape", "goal", "now", "state", "CMSIS-NN (s8 / s16)"];
     Table::new(&heads, GOALS.iter().map(|goal| goal.cells(rows)).collect())
 }
 
