@@ -14,6 +14,7 @@
 //! | [`kernel`] | the seam for speed: inner products, generic and per architecture |
 //! | [`image`] | the flash format: layout, checked zero-copy view, emitter |
 //! | [`fixed`] | numbers: block floating point, named roundings, nonlinear functions |
+//! | [`memory`] | memory that is cut into slices |
 //! | `float` | the only file that knows `f32`: at the edges |
 #![no_std]
 #![deny(unsafe_code, missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -30,6 +31,7 @@ pub mod float;
 pub mod image;
 pub mod kernel;
 pub mod layer;
+pub mod memory;
 pub mod model;
 #[cfg(feature = "train")]
 pub mod train;

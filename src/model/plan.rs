@@ -1,10 +1,10 @@
 //! [`Plan`]: every byte of RAM that a network needs, told at compile time from the head of its image.
 
-use super::arena::carved_bytes;
 use super::spec::{LinearSpec, Roles, Spec};
 use crate::fixed::Real;
 use crate::image::{Head, Image, ImageError, LoraRecord};
 use crate::layer::Linear;
+use crate::memory::carved_bytes;
 
 /// The buffers of inference (and, where planned, of training). Contents mean nothing between calls.
 #[derive(Debug)]

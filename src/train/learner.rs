@@ -10,8 +10,8 @@ use crate::fixed::{Exp, Real};
 use crate::image::{EmitError, Fingerprint, LoraRecord, MAX_RANK};
 use crate::layer::gradient::Gradient;
 use crate::layer::linear::LoraGradient;
+use crate::memory::Workspace;
 use crate::model::adapter::{AdapterParts, check_records};
-use crate::model::arena::Workspace;
 use crate::model::plan::ScratchLengths;
 use crate::model::{Active, Adapter, AdapterError, Model, Plan, Train};
 
@@ -99,16 +99,16 @@ impl<'a> Learn<'a> {
         Learn {
             train: *train,
             scratch: plan.scratch_lengths(),
-            records: from.carve(l.records),
-            states: from.carve(2 * l.records),
-            high: from.carve(l.parameters),
-            low: from.carve(l.parameters),
-            gradient: from.carve(l.parameters),
-            first: from.carve(l.first_moment),
-            second: from.carve(l.second_moment),
-            trace: from.carve(l.trace),
-            trace_exponents: from.carve(l.trace_exponents),
-            gradients: [from.carve(l.gradient), from.carve(l.gradient)],
+            records: from.part(l.records),
+            states: from.part(2 * l.records),
+            high: from.part(l.parameters),
+            low: from.part(l.parameters),
+            gradient: from.part(l.parameters),
+            first: from.part(l.first_moment),
+            second: from.part(l.second_moment),
+            trace: from.part(l.trace),
+            trace_exponents: from.part(l.trace_exponents),
+            gradients: [from.part(l.gradient), from.part(l.gradient)],
         }
     }
 

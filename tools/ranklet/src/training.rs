@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use ranklet::fixed::hash::{Purpose, Seed, Stream};
 use ranklet::fixed::{Exp, Real};
 use ranklet::layer::normalize::Input;
-use ranklet::model::arena::Workspace;
+use ranklet::memory::Workspace;
 use ranklet::model::{Model, Plan, Roles, Train};
 use ranklet::train::optimizer::{Step, Tensor};
 use ranklet::train::{AdamW, Learner, LossKind, Optimizer, Schedule, Sgd, Target, Trainer};
