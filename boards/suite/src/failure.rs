@@ -41,9 +41,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Counter(error) => write!(f, "{error}"),
-            Self::Kernel(Mismatch { kernel, shape: (rows, inputs, tokens) }) => write!(
+            Self::Kernel(Mismatch { kernel, shape: (rows, inputs, tokens), lie }) => write!(
                 f,
-                "kernel leaf {}: {kernel} differs from generic ({rows} rows, {inputs} inputs, {tokens} tokens)",
+                "kernel leaf {}: {kernel} differs from generic ({rows} rows, {inputs} inputs, {tokens} tokens, {lie:?})",
                 crate::LEAF
             ),
             Self::Image(error) => write!(f, "{error}"),
