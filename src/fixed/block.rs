@@ -146,7 +146,7 @@ pub(crate) fn canonical_shift(union: u64, exponent: i32) -> Option<(i32, Exp)> {
         return None;
     }
     let shift = bit_length(union) as i32 - 15;
-    Some((shift, Exp::saturating(exponent + shift)))
+    Some((shift, Exp::saturating(exponent.saturating_add(shift))))
 }
 
 /// From exact accumulators to a canonical block: the exponent is chosen from the largest, then each is rounded
@@ -245,6 +245,12 @@ mod tests {
 
     #[test]
     fn exponents_saturate() {
+        let mut m = [0; 1];
+        for value in [1, i64::MAX >> 1, -1] {
+            assert_eq!(requantize(&[value], i32::MAX, &mut m), Exp(i16::MAX));
+            assert_eq!(requantize(&[value], i32::MIN, &mut m), Exp(i16::MIN + 1));
+        }
+        assert_eq!(canonicalize(&mut [1], Exp(i16::MIN + 1)), Exp(i16::MIN + 1));
         assert_eq!(Exp::saturating(100_000), Exp(i16::MAX));
         assert_eq!(Exp::saturating(-100_000), Exp(i16::MIN + 1));
     }

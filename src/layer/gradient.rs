@@ -13,6 +13,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Tokens whose rank-one updates are summed exactly before they are rounded.
 pub const TILE: usize = 8;
 
+/// Exponents of tiles beyond ±this are taken as this: sums of a few 16-bit exponents stay far below.
+const LIMIT: i32 = 1 << 24;
+
 /// The state of an accumulator beside its values: `value = v · 2^exponent`, `|v| ≤ bound`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -62,7 +65,7 @@ impl Gradient<'_> {
     pub fn add_tile(&mut self, left: &[i16], right: &[i16], tokens: usize, exponent: i32) {
         // Σ_t |l·r| ≤ tokens · 2^30; moved down to 2^29.
         let down = ceil_log2(tokens) + 1;
-        let natural = exponent + down as i32;
+        let natural = exponent.clamp(-LIMIT, LIMIT) + down as i32;
         if self.scale.is_empty() {
             self.scale.exponent = natural;
         } else if natural > self.scale.exponent {
@@ -124,7 +127,7 @@ pub fn fold(small: Tile<'_>, other: &[Exp], factor: (i32, i32), out: &mut [i16])
             }
         }
     }
-    Some(common + factor_exponent + down as i32)
+    Some((common + down as i32).saturating_add(factor_exponent))
 }
 
 #[cfg(test)]
@@ -175,6 +178,20 @@ mod tests {
                 let got = f64::from(out[i]) * f64::from(e).exp2();
                 prop_assert!((want - got).abs() <= 0.5 * f64::from(e).exp2());
             }
+        }
+    }
+
+    #[test]
+    fn extreme_exponents_are_total() {
+        let (mut values, mut scale) = (vec![0; 1], GradScale::EMPTY);
+        for e in [0, i32::MIN, i32::MAX, -1, i32::MIN, i32::MAX] {
+            Gradient { values: &mut values, scale: &mut scale }.add_tile(&[i16::MIN], &[i16::MIN], 1, e);
+        }
+        // Two tiles at the largest exponent there is; the others are nothing beside them.
+        assert_eq!(i64::from(values[0]) << (scale.exponent() - (1 << 24)), 2 << 30);
+        for f in [i32::MIN, i32::MAX] {
+            let small = Tile { mantissas: &[1], exponents: &[Exp(i16::MAX)] };
+            assert!(fold(small, &[Exp(i16::MAX)], (1 << 15, f), &mut [0]).is_some());
         }
     }
 

@@ -24,7 +24,8 @@ pub fn argmax(logits: &[i16]) -> usize {
 pub fn exp_neg_q31(distance: u32, exponent: i32) -> u32 {
     // distance < 2^17, log2(e) in Q30 < 2^31: below 2^48. From 30 fraction bits to 27: to the right by 3 − exponent.
     let product = i64::from(distance.min(0x1_FFFF)) * LOG2_E_Q30;
-    let turns = if exponent > 18 { product.min(1) << 40 } else { shift_half_even(product, 3 - exponent) };
+    let turns =
+        if exponent > 18 { product.min(1) << 40 } else { shift_half_even(product, 3_i32.saturating_sub(exponent)) };
     exp2_neg_q31(turns.min(i64::from(u32::MAX)) as u32)
 }
 
@@ -75,6 +76,15 @@ mod tests {
             let logits = Block { mantissas: &m, exponent: Exp(e) };
             let total: u32 = (0..m.len()).map(|c| probability_permille(logits, c)).sum();
             prop_assert!(total.abs_diff(1000) <= m.len() as u32);
+        }
+    }
+
+    #[test]
+    fn extremes_are_total() {
+        for distance in [0, 1, 0x1_FFFF, u32::MAX] {
+            assert_eq!(exp_neg_q31(distance, i32::MIN), 1 << 31);
+            let far = exp_neg_q31(distance, i32::MAX);
+            assert!(if distance == 0 { far == 1 << 31 } else { far <= 1 }, "{far}");
         }
     }
 

@@ -61,7 +61,7 @@ impl Term {
     fn at(&self, x: i32, exponent: i32) -> i64 {
         shift_right_half_even(
             i64::from(self.factor.mantissa()) * i64::from(x),
-            (exponent - self.factor.exponent()).clamp(0, 63) as u32,
+            exponent.saturating_sub(self.factor.exponent()).clamp(0, 63) as u32,
         )
     }
 }
@@ -197,7 +197,10 @@ pub fn sum_of_squares(values: &[i32], exponent: i32, bits: u32) -> Real {
         sum = sum.saturating_add(v * v);
     }
     let excess = bit_length(sum).saturating_sub(62);
-    Real::new((sum >> excess) as i64, 2 * (exponent + down as i32) + excess as i32)
+    Real::new(
+        (sum >> excess) as i64,
+        exponent.saturating_add(down as i32).saturating_mul(2).saturating_add(excess as i32),
+    )
 }
 
 #[cfg(test)]
@@ -267,6 +270,15 @@ mod tests {
         }
         let mean = (0..64).map(|i| f(s.get(i))).sum::<f64>() / 64.0;
         assert!((mean / 0.999_f64.powi(3000) - 1.0).abs() < 0.02, "{mean}");
+    }
+
+    #[test]
+    fn extreme_exponents_are_total() {
+        for e in [i32::MIN, i32::MAX] {
+            let _ = (sum_of_squares(&[i32::MAX; 4], e, 31), store_first(&[i32::MAX], e, &mut [0]));
+            let terms = [Term { factor: Real::ONE, bits: 31 }; 3];
+            let _ = weighted(&terms, [0; 3], e);
+        }
     }
 
     #[test]
