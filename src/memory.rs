@@ -25,7 +25,7 @@ impl<'a> Workspace<'a> {
     /// let mut memory = Workspace::new(&mut bytes);
     /// assert_eq!(memory.carve::<i16>(3).map(|m| m.len()), Some(3));
     /// assert_eq!(memory.carve::<i64>(7).map(|m| m.len()), Some(7)); // 8 bytes have gone, not 6
-    /// assert!(memory.carve::<i64>(1).is_none());
+    /// assert!(memory.carve::<i64>(2).is_none());
     /// ```
     pub fn carve<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> Option<&'a mut [T]> {
         let bytes = len.checked_mul(size_of::<T>())?;
