@@ -145,7 +145,7 @@ mod tests {
             let peak = want[0].abs().max(want[1].abs());
             for (got, want) in out.iter().zip(want) {
                 let got = f64::from(*got) * f64::from(e.get()).exp2();
-                prop_assert!((got - want).abs() <= peak * if got.abs() > 0.99 * peak { 0.004 } else { 1.0 / 16000.0 }, "{got} {want}");
+                prop_assert!((got - want).abs() <= peak / 32640.0 + peak * 1e-8, "{got} {want}");
             }
         }
     }

@@ -1,7 +1,8 @@
 //! SGD with momentum, as `torch.optim.SGD`: `v ← μ v + g + λ p`, `p ← p − lr · v`.
 
-use super::moments::{Term, common_exponent, store_first, weighted};
+use super::moments::{Term, common_exponent, weighted};
 use super::optimizer::{Optimizer, Step, Tensor, is_decay};
+use crate::fixed::block::requantize_i32;
 use crate::fixed::rounding::bit_length;
 use crate::fixed::{Exp, Real};
 
@@ -59,7 +60,7 @@ impl Optimizer for Sgd {
         for ((g, m), p) in gradient.iter_mut().zip(momenta).zip(master.values()) {
             *g = weighted(&terms, [*g, i32::from(m), p], exponent);
         }
-        state.first = store_first(gradient, exponent, first);
+        state.first = requantize_i32(gradient, exponent, first).0;
         let union = gradient.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
         let velocity = step.lr.scale(exponent);
         let bound = velocity.abs().scale(bit_length(union) as i32);

@@ -15,7 +15,7 @@ pub const PERTURBATION: f64 = 1e-4;
 /// Steps over which every single loss is compared.
 pub const COMPARED: usize = 50;
 /// The largest relative difference of one of those.
-pub const STEP_CLAIM: f64 = 0.005;
+pub const STEP_CLAIM: f64 = 0.002;
 
 /// SGD with momentum and AdamW, as the study runs them.
 #[must_use]
