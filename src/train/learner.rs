@@ -259,6 +259,7 @@ impl<'a> Learn<'a> {
             gradients: self.gradients,
             samples: 0,
             steps: 0,
+            moment_steps: 0,
             pending: 0,
             optimizer: 0,
             phase: Phase::Idle,
@@ -292,6 +293,8 @@ pub struct Learner<'a> {
     pub(crate) gradients: [&'a mut [i16]; 2],
     pub(crate) samples: u32,
     pub(crate) steps: u32,
+    /// Steps that the moments have seen: what Adam's bias corrections go by.
+    pub(crate) moment_steps: u32,
     /// Samples whose gradients are in the accumulators.
     pub(crate) pending: u32,
     /// Whose moments these are; 0 before the first trainer.
@@ -338,7 +341,7 @@ impl Learner<'_> {
         self.samples
     }
 
-    /// Optimizer steps since the learner started.
+    /// Optimizer steps since the learner started, with whichever optimizer: what schedules go by.
     #[must_use]
     pub const fn steps(&self) -> u32 {
         self.steps
@@ -381,11 +384,12 @@ impl Learner<'_> {
         AdapterParts { source, image, records: self.records, high: self.high, low: self.low, metadata }.write_to(out)
     }
 
-    /// Forgets the optimizer's state: moments and the number of steps. A and B stay.
+    /// Forgets the optimizer's moments, as if no step had been made yet. A and B stay, and so does the number of
+    /// [`steps`](Learner::steps), by which a schedule goes on.
     pub fn reset_optimizer(&mut self) {
         self.first.fill(0);
         self.second.fill(0);
-        self.steps = 0;
+        self.moment_steps = 0;
         for state in self.states.iter_mut() {
             state.forget_moments();
         }

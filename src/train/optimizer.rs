@@ -44,7 +44,7 @@ impl Tensor<'_> {
 /// What a rule is told about the step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// 1 for the first.
+    /// 1 for the first since the moments were last forgotten: what Adam's bias corrections go by.
     pub number: u32,
     /// The learning rate, schedule applied.
     pub lr: Real,

@@ -6,7 +6,7 @@ use crate::fixed::block::requantize_i32;
 use crate::fixed::rounding::bit_length;
 use crate::fixed::{Exp, Real};
 
-/// SGD. Without momentum it keeps no state.
+/// SGD. Without momentum it keeps no state, and forgets what there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sgd {
     /// Learning rate.
@@ -46,6 +46,12 @@ impl Optimizer for Sgd {
 
     fn update(&self, tensor: Tensor<'_>, step: &Step) {
         let Tensor { mut master, gradient, first, state, .. } = tensor;
+        let keeps = !self.momentum.is_zero();
+        if !keeps {
+            // What a later momentum would go on from: nothing.
+            first.fill(0);
+            state.first = Exp::ZERO.0;
+        }
         let grad = state.gradient;
         let live = |exponent: i16, bits: u32| if exponent == Exp::ZERO.0 { 0 } else { bits };
         let terms = [
@@ -60,7 +66,9 @@ impl Optimizer for Sgd {
         for ((g, m), p) in gradient.iter_mut().zip(momenta).zip(master.values()) {
             *g = weighted(&terms, [*g, i32::from(m), p], exponent);
         }
-        state.first = requantize_i32(gradient, exponent, first).0;
+        if keeps {
+            state.first = requantize_i32(gradient, exponent, first).0;
+        }
         let union = gradient.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
         let velocity = step.lr.scale(exponent);
         let bound = velocity.abs().scale(bit_length(union) as i32);

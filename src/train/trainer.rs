@@ -163,8 +163,8 @@ pub struct Trainer<'t, 'm, 'a, O> {
 impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     /// A trainer with one sample a step, a constant rate, no clipping, no dropout, and the loss that fits the head.
     ///
-    /// What an earlier trainer of this learner left, a sample half done or gradients of an unfinished step, goes on here;
-    /// the moments of another optimizer are forgotten.
+    /// What an earlier trainer of this learner left, a sample half done or gradients of an unfinished step, goes on here,
+    /// and a schedule goes on from the steps made so far; the moments of another optimizer are forgotten.
     ///
     /// # Errors
     /// [`TrainError::Base`], [`TrainError::Moments`], [`TrainError::Hyperparameter`].
@@ -474,12 +474,14 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     }
 
     fn update(&mut self, tensor: usize, factor: Real) -> bool {
-        let number = self.learner.steps.wrapping_add(1);
+        // The schedule counts on when the optimizer changes; its moments start anew.
+        let steps = self.learner.steps.saturating_add(1);
+        let number = self.learner.moment_steps.saturating_add(1);
         let step = Step {
             number,
-            lr: self.optimizer.lr().mul(self.schedule.factor(number)),
+            lr: self.optimizer.lr().mul(self.schedule.factor(steps)),
             gradient_factor: factor,
-            dither: Stream::new(self.seed, Purpose::Dither, number, tensor as u32),
+            dither: Stream::new(self.seed, Purpose::Dither, steps, tensor as u32),
         };
         if let Some(mut t) = self.learner.tensor(tensor) {
             self.optimizer.update(t.reborrow(), &step);
@@ -489,7 +491,8 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             self.learner.phase = Phase::Update { tensor: tensor + 1, factor };
             return false;
         }
-        self.learner.steps = number;
+        self.learner.steps = steps;
+        self.learner.moment_steps = number;
         self.learner.pending = 0;
         self.learner.phase = Phase::Idle;
         true
