@@ -193,6 +193,32 @@ fn advancing_in_units_is_stepping() {
     assert_eq!((steps, state(&learner)), (4, stepped));
 }
 
+/// Every unit by a trainer of its own: a sample keeps the mask that it began with.
+#[test]
+fn a_trainer_may_be_dropped_between_units() {
+    let fixture = fixture();
+    let model = fixture.model();
+    let samples = data(6, 22);
+    let how = How { dropout: 0.3, ..PLAIN };
+    let expected = train(&model, SGD, how, &samples, |l, _| state(l));
+    let mut desk = Desk::new(&model, Some(Train::adamw().rank(4).alpha(8).dropout()));
+    let (mut scratch, learn) = desk.split();
+    let mut learner = learn.fresh(&model, Seed(3)).expect("planned for it");
+    for x in &samples {
+        let t = Trainer::new(&model, &mut learner, SGD).expect("a trainer");
+        let mut t = t.seed(Seed(3)).dropout(Real::from_f64(0.3)).expect("planned for it");
+        t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+        loop {
+            // It knows neither of dropout nor of the seed.
+            let mut t = Trainer::new(&model, &mut learner, SGD).expect("a trainer");
+            if !t.advance(&mut scratch).expect("a unit").more() {
+                break;
+            }
+        }
+    }
+    assert_eq!(state(&learner), expected);
+}
+
 #[test]
 fn refusals_leave_the_adapter_as_it_was() {
     let fixture = fixture();

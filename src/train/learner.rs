@@ -8,6 +8,7 @@ use super::trainer::Phase;
 use crate::fixed::hash::{Purpose, Seed, Stream};
 use crate::fixed::{Exp, Real};
 use crate::image::{EmitError, Fingerprint, LoraRecord, MAX_RANK};
+use crate::layer::Dropout;
 use crate::layer::gradient::Gradient;
 use crate::layer::linear::LoraGradient;
 use crate::memory::Workspace;
@@ -264,6 +265,7 @@ impl<'a> Learn<'a> {
             optimizer: 0,
             phase: Phase::Idle,
             staged: Staged::Labels,
+            mask: Mask { p: Real::ZERO, seed: Seed(0) },
         })
     }
 }
@@ -302,6 +304,15 @@ pub struct Learner<'a> {
     /// The next unit: here, and not in the trainer, so that a trainer may be dropped between any two of them.
     pub(crate) phase: Phase,
     pub(crate) staged: Staged,
+    /// How the sample under way is masked: here for the same reason.
+    pub(crate) mask: Mask,
+}
+
+/// Dropout of one sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mask {
+    pub(crate) p: Real,
+    pub(crate) seed: Seed,
 }
 
 impl Learner<'_> {
@@ -438,6 +449,11 @@ impl Learner<'_> {
             second: self.second.get_mut(range).unwrap_or_default(),
             state: self.states.get_mut(index)?,
         })
+    }
+
+    /// The mask of the sample under way at one site.
+    pub(crate) fn dropout(&self, site: u16) -> Option<Dropout> {
+        Dropout::new(self.mask.p, self.mask.seed, self.samples, u32::from(site))
     }
 
     /// The parts that forward needs: the adapter, and the trace to read from and write to.
