@@ -2,8 +2,9 @@
 //!
 //! Sums across tokens add vectors of different exponents. The token's exponent is folded into the small factor (the
 //! rank vector, rounded once to 16 bits at the tile's common exponent); then a tile's sum is exact, is rounded
-//! once, and joins the accumulator. Tiles have a fixed length, [`TILE`], and meet in ascending order: that order is
-//! part of the contract, because it decides the bits.
+//! once, and joins the accumulator. Tiles have a fixed length, [`TILE`], counted from the first token of a call, and meet
+//! in ascending order: that order is part of the contract, because it decides the bits. So who splits a sample's tokens
+//! over calls splits at multiples of it.
 
 use crate::fixed::rounding::{ceil_log2, shift_right_half_even};
 use crate::fixed::{Exp, Tile};
