@@ -13,7 +13,9 @@ use super::rsqrt::rsqrt_q31;
 /// | operation | worst relative error |
 /// |---|---|
 /// | [`new`](Real::new), [`mul`](Real::mul), [`add`](Real::add), [`ratio`](Real::ratio) | 2^-31 (half to even) |
-/// | [`div`](Real::div), [`sqrt`](Real::sqrt) | 2^-30 |
+/// | [`div`](Real::div), [`sqrt`](Real::sqrt), [`rsqrt`](Real::rsqrt) | 2^-30 |
+/// | [`powi`](Real::powi) | n · 2^-30 |
+/// | [`to_parts_16`](Real::to_parts_16) | 2^-16 |
 ///
 /// ```
 /// use ranklet::fixed::Real;
@@ -316,8 +318,9 @@ mod tests {
         f64::from(x.mantissa) * f64::from(x.exponent()).exp2()
     }
 
+    /// Whether `x` is within 2^-bits of what it should be, but for what the expectation itself, an `f64`, is off.
     fn close(x: Real, expected: f64, bits: i32) -> bool {
-        (f(x) - expected).abs() <= expected.abs() * f64::from(-bits).exp2()
+        (f(x) - expected).abs() <= expected.abs() * f64::from(-bits).exp2() * (1.0 + f64::from(-20).exp2())
     }
 
     prop_compose! {
@@ -341,23 +344,38 @@ mod tests {
         fn new_is_near_and_normalized(m in any::<i64>(), e in -100_i32..100) {
             let x = Real::new(m, e);
             prop_assert!(m == 0 || (1 << 30..=i32::MAX as u32).contains(&x.mantissa.unsigned_abs()));
-            prop_assert!(close(x, m as f64 * f64::from(e).exp2(), 30));
+            prop_assert!(close(x, m as f64 * f64::from(e).exp2(), 31));
         }
 
         #[test]
         fn products_sums_and_quotients(a in real(), b in real()) {
-            prop_assert!(close(a.mul(b), f(a) * f(b), 30));
-            let sum = a.add(b);
-            prop_assert!((f(sum) - (f(a) + f(b))).abs() <= f64::from(-30).exp2() * (f(a) + f(b)).abs() + f64::from(-58).exp2() * f(a).abs().max(f(b).abs()));
-            if !b.is_zero() { prop_assert!(close(a.div(b), f(a) / f(b), 29)); }
+            prop_assert!(close(a.mul(b), f(a) * f(b), 31));
+            prop_assert!(close(a.add(b), f(a) + f(b), 31));
+            prop_assert!(close(a.sub(b), f(a) - f(b), 31));
+            if !b.is_zero() { prop_assert!(close(a.div(b), f(a) / f(b), 30)); }
             prop_assert_eq!(a.less_than(b), f(a) < f(b));
         }
 
         #[test]
         fn roots(a in real()) {
             let a = a.abs();
-            prop_assert!(close(a.sqrt(), f(a).sqrt(), 29));
-            if !a.is_zero() { prop_assert!(close(a.rsqrt(), 1.0 / f(a).sqrt(), 29)); }
+            prop_assert!(close(a.sqrt(), f(a).sqrt(), 30));
+            if !a.is_zero() { prop_assert!(close(a.rsqrt(), 1.0 / f(a).sqrt(), 30)); }
+        }
+
+        #[test]
+        fn powers(a in 0.8_f64..1.0, n in 1_u32..3000) {
+            let x = Real::from_f64(a);
+            let (got, want) = (f(x.powi(n)), f(x).powi(n as i32));
+            prop_assert!((got / want - 1.0).abs() <= f64::from(n) * f64::from(-30).exp2(), "{} {}", got, want);
+        }
+
+        #[test]
+        fn sixteen_bits(a in real()) {
+            let (m, e) = a.to_parts_16();
+            prop_assert!(a.is_zero() || (1 << 15..=1 << 16).contains(&m.unsigned_abs()));
+            let error = (f64::from(m) * f64::from(e).exp2() - f(a)).abs();
+            prop_assert!(error <= f(a).abs() * f64::from(-16).exp2());
         }
 
         #[test]
