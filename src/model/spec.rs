@@ -21,7 +21,7 @@
 //! spec together are all that a memory plan needs, so both are read by `const fn`.
 
 use crate::image::head::SpecProblem;
-use crate::image::layout::{Dtype, NONE, section, u8_at, u16_at, u32_at};
+use crate::image::layout::{Dtype, NONE, section, u8_at, u16_at, u32_at, zeros_at};
 use crate::image::{Head, ImageError, Kind, Section};
 use crate::kernel::{I4, MAX_DIM};
 use crate::layer::Activation;
@@ -193,6 +193,13 @@ impl Spec {
         if (this.mean == NONE) != (this.scale == NONE) {
             return wrong(14, SpecProblem::Section(this.mean));
         }
+        if !zeros_at(spec, 18, RECORD) {
+            return wrong(18, SpecProblem::Reserved);
+        }
+        let end = RECORD * (this.linears as usize + 1);
+        if spec.len() != end {
+            return wrong(end, SpecProblem::Reserved);
+        }
         Ok(this)
     }
 
@@ -279,7 +286,7 @@ impl LinearSpec {
         if !matches || (self.groups == NONE) == four_bits {
             return wrong(at + 20, SpecProblem::Section(self.groups));
         }
-        Ok(())
+        if zeros_at(head.spec(bytes), at + 22, at + RECORD) { Ok(()) } else { wrong(at + 22, SpecProblem::Reserved) }
     }
 
     /// The record as bytes.
