@@ -312,6 +312,7 @@ fn reserved_bytes_are_refused() {
                 kind: s.kind,
                 site: s.site,
                 dtype: s.dtype,
+                order: s.order,
                 exponent: s.exponent,
                 rows: s.rows,
                 cols: s.cols,

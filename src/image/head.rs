@@ -199,6 +199,8 @@ pub struct Section {
     pub site: u16,
     /// Element type.
     pub dtype: Dtype,
+    /// How its elements are laid out.
+    pub order: Order,
     /// Of all its values: `value = mantissa · 2^exponent`.
     pub exponent: i16,
     /// From the start of the image.
@@ -386,15 +388,15 @@ impl Head {
             return Err(SectionProblem::UnknownKind(kind));
         }
         let exponent = exponent as i16;
-        let dtype = if section::is_skipped(kind) {
-            Dtype::Bytes // Only its place matters.
+        let (dtype, order) = if section::is_skipped(kind) {
+            (Dtype::Bytes, Order::RowMajor) // Only its place matters.
         } else {
             let Some(dtype) = Dtype::from_code(dtype) else {
                 return Err(SectionProblem::UnknownDtype(dtype));
             };
-            if order != Order::RowMajor as u8 {
+            let Some(order) = Order::from_code(order) else {
                 return Err(SectionProblem::UnknownOrder(order));
-            }
+            };
             if exponent < -1024 || exponent > 1024 {
                 return Err(SectionProblem::Exponent(exponent));
             }
@@ -405,13 +407,13 @@ impl Head {
             if !zeros_at(entry, ENTRY_RESERVED, ENTRY) {
                 return Err(SectionProblem::Reserved);
             }
-            dtype
+            (dtype, order)
         };
         let (offset, length) = (offset as usize, length as usize);
         if offset % ALIGN != 0 || offset < self.head_len || offset > self.total_len || length > self.total_len - offset
         {
             return Err(SectionProblem::Range);
         }
-        Ok(Section { kind, site, dtype, exponent, offset, length, rows, cols })
+        Ok(Section { kind, site, dtype, order, exponent, offset, length, rows, cols })
     }
 }

@@ -180,6 +180,17 @@ pub enum Order {
     RowMajor = 0,
 }
 
+impl Order {
+    /// From its code in a directory entry.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Order> {
+        match code {
+            0 => Some(Order::RowMajor),
+            _ => None,
+        }
+    }
+}
+
 /// Whose weights these are. 128 bits of SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

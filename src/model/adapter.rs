@@ -4,7 +4,7 @@ use super::Model;
 use crate::fixed::Real;
 use crate::image::layout::{Dtype, NONE, section};
 use crate::image::record::RecordProblem;
-use crate::image::{EmitError, Fingerprint, Head, ImageError, Kind, LoraRecord, NewImage, NewSection, Section};
+use crate::image::{EmitError, Fingerprint, Head, ImageError, Kind, LoraRecord, NewImage, NewSection, Order, Section};
 use crate::layer::Lora;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -252,6 +252,7 @@ impl AdapterParts<'_> {
             kind,
             site: NONE,
             dtype: Dtype::I16,
+            order: Order::RowMajor,
             exponent: 0,
             rows: 1,
             cols: values.len() as u32,

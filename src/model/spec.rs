@@ -47,7 +47,8 @@ pub enum HeadKind {
     Regression = 3,
 }
 
-/// The part that a linear layer plays: adapters are chosen by it. A set of bits.
+/// The part that a linear layer plays: adapters are chosen by it. A set of bits; sets are joined by `|`, and in constants
+/// by [`or`](Roles::or).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Roles(pub u32);
