@@ -8,8 +8,8 @@
 //!
 //! | floor | holds |
 //! |---|---|
-//! | [`model`] | a whole network: its spec, its memory plan, the runner |
 //! | `train` (feature `train`) | losses, optimizers, schedules, and the trainer: from a sample to an updated A and B |
+//! | [`model`] | a whole network: its spec, its memory plan, the runner |
 //! | [`layer`] | linear + LoRA and the head; forward and backward side by side |
 //! | [`kernel`] | the seam for speed: inner products, generic and per architecture |
 //! | [`image`] | the flash format: layout, checked zero-copy view, emitter |

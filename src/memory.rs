@@ -23,11 +23,11 @@ impl<'a> Workspace<'a> {
     /// use ranklet::memory::Workspace;
     /// let mut bytes = [0_u8; 64 + 15];
     /// let mut memory = Workspace::new(&mut bytes);
-    /// assert_eq!(memory.carve::<i16>(3).map(|m| m.len()), Some(3));
-    /// assert_eq!(memory.carve::<i64>(7).map(|m| m.len()), Some(7)); // 8 bytes have gone, not 6
-    /// assert!(memory.carve::<i64>(2).is_none());
+    /// assert_eq!(memory.try_carve::<i16>(3).map(|m| m.len()), Some(3));
+    /// assert_eq!(memory.try_carve::<i64>(7).map(|m| m.len()), Some(7)); // 8 bytes have gone, not 6
+    /// assert!(memory.try_carve::<i64>(2).is_none());
     /// ```
-    pub fn carve<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> Option<&'a mut [T]> {
+    pub fn try_carve<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> Option<&'a mut [T]> {
         let bytes = len.checked_mul(size_of::<T>())?;
         let all = core::mem::take(&mut self.bytes);
         match bytes.checked_next_multiple_of(GRAIN) {

@@ -295,7 +295,7 @@ impl Case {
     fn weights<'m, T: Value>(self, memory: &mut Workspace<'m>, of: impl Fn(i16) -> T) -> Option<&'m [T]> {
         let (rows, inputs, _) = self.shape;
         let odd = usize::from(self.lie == Lie::OddWeights);
-        let all = memory.carve(odd + rows * inputs + self.lie.behind(inputs))?;
+        let all = memory.try_carve(odd + rows * inputs + self.lie.behind(inputs))?;
         all.iter_mut().enumerate().for_each(|(i, w)| *w = of(self.values.weight(i)));
         all.get(odd..)
     }
@@ -303,9 +303,9 @@ impl Case {
     fn i4<'m>(self, memory: &mut Workspace<'m>) -> Option<I4<'m>> {
         let (rows, inputs, _) = self.shape;
         let (bytes, count) = (I4::row_bytes(inputs), I4::row_groups(inputs));
-        let nibbles = memory.carve(rows * bytes + self.lie.behind(bytes))?;
+        let nibbles = memory.try_carve(rows * bytes + self.lie.behind(bytes))?;
         nibbles.iter_mut().enumerate().for_each(|(i, n)| *n = self.values.nibbles(i));
-        let groups = memory.carve(rows * count + self.lie.behind(count))?;
+        let groups = memory.try_carve(rows * count + self.lie.behind(count))?;
         groups.iter_mut().enumerate().for_each(|(i, g)| *g = self.values.group(i));
         Some(I4 { nibbles, groups })
     }
@@ -313,7 +313,7 @@ impl Case {
     /// `count` vectors of `width`.
     fn inputs<'m>(self, memory: &mut Workspace<'m>, count: usize, width: usize) -> Option<&'m [i16]> {
         let odd = usize::from(self.lie == Lie::OddInputs);
-        let all = memory.carve(odd + count * width + self.lie.behind(width))?;
+        let all = memory.try_carve(odd + count * width + self.lie.behind(width))?;
         all.iter_mut().enumerate().for_each(|(i, x)| *x = self.values.input(i));
         all.get(odd..)
     }
@@ -321,7 +321,7 @@ impl Case {
     /// `count` times `width` outputs, twice: for the specification and for the leaf.
     fn outputs<'m, T: Value>(self, memory: &mut Workspace<'m>, count: usize, width: usize) -> Option<[&'m mut [T]; 2]> {
         let len = count * width + self.lie.behind(width);
-        let mut both = [memory.carve(len)?, memory.carve(len)?];
+        let mut both = [memory.try_carve(len)?, memory.try_carve(len)?];
         both.iter_mut().flat_map(|half| half.iter_mut()).for_each(|o| *o = T::from(UNTOUCHED));
         Some(both)
     }

@@ -2,7 +2,7 @@
 //! [`Workspace`] is split by a plan.
 
 use super::plan::{Plan, Scratch};
-use crate::memory::Workspace;
+pub use crate::memory::Workspace;
 use core::cell::{Cell, UnsafeCell};
 use critical_section::Mutex;
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
@@ -102,39 +102,27 @@ impl<'a> Workspace<'a> {
         Ok(self.carve_scratch(plan))
     }
 
-    /// The buffers of inference and training.
-    ///
-    /// # Errors
-    /// [`ArenaError::TooSmall`]; [`ArenaError::NotPlanned`] where the plan has no training.
-    #[cfg(feature = "train")]
-    pub fn split(mut self, plan: &Plan<'_>) -> Result<(Scratch<'a>, crate::train::Learn<'a>), ArenaError> {
-        self.reserve(plan.bytes())?;
-        let train = plan.training().ok_or(ArenaError::NotPlanned)?;
-        let scratch = self.carve_scratch(plan);
-        Ok((scratch, crate::train::Learn::carve(train, plan, &mut self)))
-    }
-
-    fn reserve(&self, needed: usize) -> Result<(), ArenaError> {
+    pub(crate) fn reserve(&self, needed: usize) -> Result<(), ArenaError> {
         let available = self.len();
         if needed > available { Err(ArenaError::TooSmall { needed, available }) } else { Ok(()) }
     }
 
-    fn carve_scratch(&mut self, plan: &Plan<'_>) -> Scratch<'a> {
+    pub(crate) fn carve_scratch(&mut self, plan: &Plan<'_>) -> Scratch<'a> {
         let l = plan.scratch_lengths();
         Scratch {
-            acc: self.part(l.acc),
-            vectors: [self.part(l.vector), self.part(l.vector)],
+            acc: self.carve(l.acc),
+            vectors: [self.carve(l.vector), self.carve(l.vector)],
             #[cfg(feature = "train")]
-            scaled: self.part(l.scaled),
+            scaled: self.carve(l.scaled),
             #[cfg(feature = "train")]
-            rank: self.part(l.rank),
+            rank: self.carve(l.rank),
             #[cfg(feature = "train")]
-            masked: self.part(l.masked),
+            masked: self.carve(l.masked),
         }
     }
 
     /// The next `len` values; empty where they do not fit, which `reserve` has ruled out.
-    pub(crate) fn part<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> &'a mut [T] {
-        self.carve(len).unwrap_or_default()
+    pub(crate) fn carve<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> &'a mut [T] {
+        self.try_carve(len).unwrap_or_default()
     }
 }

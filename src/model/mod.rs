@@ -7,7 +7,7 @@ pub mod run;
 pub mod spec;
 
 pub use adapter::{Active, Adapter, AdapterError, AdapterParts};
-pub use arena::{Arena, ArenaError};
+pub use arena::{Arena, ArenaError, Workspace};
 pub use plan::{LearnLengths, Plan, Scratch, Train};
 pub use run::{RunError, Runner};
 pub use spec::{HeadKind, LinearSpec, Roles, Spec};
@@ -18,7 +18,6 @@ use crate::image::{Fingerprint, Head, ImageError, Section};
 use crate::kernel::{I4, Weights};
 use crate::layer::normalize::{Input, Normalize};
 use crate::layer::{Bias, Linear};
-pub use crate::memory::Workspace;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// A frozen base, checked and read in place. It never holds adapters: those are given to each call.

@@ -14,7 +14,7 @@ use crate::layer::linear::LoraGradient;
 use crate::memory::Workspace;
 use crate::model::adapter::{AdapterParts, check_records};
 use crate::model::plan::ScratchLengths;
-use crate::model::{Active, Adapter, AdapterError, Model, Plan, Train};
+use crate::model::{Active, Adapter, AdapterError, ArenaError, Model, Plan, Scratch, Train};
 
 /// Why a learner cannot start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,22 +94,35 @@ pub struct Learn<'a> {
     gradients: [&'a mut [i16]; 2],
 }
 
+impl<'a> Workspace<'a> {
+    /// The buffers of inference and training.
+    ///
+    /// # Errors
+    /// [`ArenaError::TooSmall`]; [`ArenaError::NotPlanned`] where the plan has no training.
+    pub fn split(mut self, plan: &Plan<'_>) -> Result<(Scratch<'a>, Learn<'a>), ArenaError> {
+        self.reserve(plan.bytes())?;
+        let train = plan.training().ok_or(ArenaError::NotPlanned)?;
+        let scratch = self.carve_scratch(plan);
+        Ok((scratch, Learn::carve(train, plan, &mut self)))
+    }
+}
+
 impl<'a> Learn<'a> {
-    pub(crate) fn carve(train: &Train, plan: &Plan<'_>, from: &mut Workspace<'a>) -> Learn<'a> {
+    fn carve(train: &Train, plan: &Plan<'_>, from: &mut Workspace<'a>) -> Learn<'a> {
         let l = plan.learn_lengths().unwrap_or_default();
         Learn {
             train: *train,
             scratch: plan.scratch_lengths(),
-            records: from.part(l.records),
-            states: from.part(2 * l.records),
-            high: from.part(l.parameters),
-            low: from.part(l.parameters),
-            gradient: from.part(l.parameters),
-            first: from.part(l.first_moment),
-            second: from.part(l.second_moment),
-            trace: from.part(l.trace),
-            trace_exponents: from.part(l.trace_exponents),
-            gradients: [from.part(l.gradient), from.part(l.gradient)],
+            records: from.carve(l.records),
+            states: from.carve(2 * l.records),
+            high: from.carve(l.parameters),
+            low: from.carve(l.parameters),
+            gradient: from.carve(l.parameters),
+            first: from.carve(l.first_moment),
+            second: from.carve(l.second_moment),
+            trace: from.carve(l.trace),
+            trace_exponents: from.carve(l.trace_exponents),
+            gradients: [from.carve(l.gradient), from.carve(l.gradient)],
         }
     }
 

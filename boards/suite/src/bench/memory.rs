@@ -20,7 +20,7 @@ impl<'a> Memory<'a> {
     /// # Errors
     /// [`Failure::Check`]: the board's sizes ask for more than its memory.
     pub(super) fn take<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> Result<&'a mut [T], Failure> {
-        self.0.carve(len).ok_or(Failure::Check("the benchmark's memory is too small"))
+        self.0.try_carve(len).ok_or(Failure::Check("the benchmark's memory is too small"))
     }
 
     /// `tokens` vectors of `width` drawn values, as mantissas and exponents; all canonical.
