@@ -10,6 +10,7 @@
 //! limit (β2 = 0.9999: 23) are clamped where PyTorch would not. The update uses m in 30 bits, before it is stored in 16.
 
 use super::moments::{Second, Term, common_exponent, weighted};
+use super::optimizer::sealed::Sealed;
 use super::optimizer::{Optimizer, Step, Tensor, is_decay};
 use crate::fixed::block::requantize_i32;
 use crate::fixed::{Exp, Real};
@@ -42,6 +43,8 @@ impl AdamW {
         weight_decay: Real::ZERO,
     };
 }
+
+impl Sealed for AdamW {}
 
 impl Optimizer for AdamW {
     fn moments(&self) -> usize {

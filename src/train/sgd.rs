@@ -1,6 +1,7 @@
 //! SGD with momentum, as `torch.optim.SGD`: `v ← μ v + g + λ p`, `p ← p − lr · v`.
 
 use super::moments::{Term, common_exponent, weighted};
+use super::optimizer::sealed::Sealed;
 use super::optimizer::{Optimizer, Step, Tensor, is_decay};
 use crate::fixed::block::requantize_i32;
 use crate::fixed::rounding::bit_length;
@@ -21,6 +22,8 @@ impl Sgd {
     /// lr 0.01, momentum 0.9, no decay.
     pub const DEFAULT: Sgd = Sgd { lr: Real::ratio(1, 100), momentum: Real::ratio(9, 10), weight_decay: Real::ZERO };
 }
+
+impl Sealed for Sgd {}
 
 impl Optimizer for Sgd {
     fn moments(&self) -> usize {
