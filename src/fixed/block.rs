@@ -112,12 +112,6 @@ impl<'a> TileMut<'a> {
     pub fn as_tile(&self) -> Tile<'_> {
         Tile { mantissas: self.mantissas, exponents: self.exponents }
     }
-
-    /// The same tile, borrowed for a shorter time.
-    #[must_use]
-    pub fn reborrow(&mut self) -> TileMut<'_> {
-        TileMut { mantissas: self.mantissas, exponents: self.exponents }
-    }
 }
 
 /// Bits of a mantissa, sign excluded.

@@ -93,12 +93,6 @@ impl Gradient<'_> {
         // Rounding can add at most one half; an accumulator that was not empty stays so.
         self.scale.bound = (u64::from(self.scale.bound) >> by.min(40)) as u32 + 1;
     }
-
-    /// Empties the accumulator.
-    pub fn clear(&mut self) {
-        self.values.fill(0);
-        *self.scale = GradScale::EMPTY;
-    }
 }
 
 /// Folds the exponents of a tile, and a factor, into its small vectors, so that all tokens' products share one

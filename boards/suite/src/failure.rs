@@ -90,9 +90,8 @@ macro_rules! from {
 
 from!(ImageError => Image, ArenaError => Arena, LearnError => Learn, TrainError => Train, RunError => Run);
 
-impl Failure {
-    /// From writing an image.
-    pub(crate) fn emit<E: embedded_io::Error>(error: &EmitError<E>) -> Self {
+impl<E: embedded_io::Error> From<EmitError<E>> for Failure {
+    fn from(error: EmitError<E>) -> Self {
         match error {
             EmitError::Write(error) => Self::File(error.kind()),
             _ => Self::Check("the adapter has no sound image"),
