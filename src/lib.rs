@@ -8,12 +8,13 @@
 //!
 //! | floor | holds |
 //! |---|---|
-//! | [`model`] | a whole network: its spec, its memory plan, the runner |
 //! | `train` (feature `train`) | losses, optimizers, schedules, and the trainer: from a sample to an updated A and B |
+//! | [`model`] | a whole network: its spec, its memory plan, the runner |
 //! | [`layer`] | linear + LoRA and the head; forward and backward side by side |
 //! | [`kernel`] | the seam for speed: inner products, generic and per architecture |
 //! | [`image`] | the flash format: layout, checked zero-copy view, emitter |
 //! | [`fixed`] | numbers: block floating point, named roundings, nonlinear functions |
+//! | [`memory`] | memory that is cut into slices |
 //! | `float` | the only file that knows `f32`: at the edges |
 #![no_std]
 #![deny(unsafe_code, missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -30,6 +31,7 @@ pub mod float;
 pub mod image;
 pub mod kernel;
 pub mod layer;
+pub mod memory;
 pub mod model;
 #[cfg(feature = "train")]
 pub mod train;

@@ -1,7 +1,7 @@
 //! The convergence study in short: two seeds, the first steps, and where they end. In full:
 //! `cargo run --release -p ranklet-host-tests --bin convergence -- --check`.
 
-use ranklet_host_tests::convergence::run::Settings;
+use ranklet_host_tests::convergence::run::{Settings, name};
 use ranklet_host_tests::convergence::study::{COMPARED, STEP_CLAIM, Trial, settings};
 use ranklet_host_tests::convergence::task::Task;
 
@@ -12,7 +12,7 @@ fn the_first_steps_are_those_of_f32() {
         let s = Settings { steps: COMPARED, ..s };
         for seed in 0..2 {
             let t = Trial::new(&task, &s, seed, 1);
-            let name = s.rule.name();
+            let name = name(&s.rule);
             let (first, last) = (t.fixed.losses[0], t.fixed.losses[COMPARED - 1]);
             assert!(last < first / 3.0, "{name}: {first} became {last}: too little is learned to compare anything");
             let difference = t.step_difference(&t.fixed);

@@ -67,7 +67,7 @@ fn more_training_needs_more() {
 #[test]
 fn what_does_not_fit_says_by_how_much() {
     // The text that `must_fit!` fails the build with; that it does is a doc test of the macro.
-    let text = ranklet::model::plan::too_large_message(20_000, 16_384);
+    let text = ranklet::model::must_fit::too_large_message(20_000, 16_384);
     let text = std::str::from_utf8(&text).expect("ASCII").trim_end();
     assert_eq!(text, "the plan needs 20000 bytes of RAM, the limit is 16384: 3616 bytes too many");
 }

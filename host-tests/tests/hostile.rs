@@ -264,6 +264,73 @@ fn every_damaged_byte_is_an_error() {
     }
 }
 
+/// A later version's images: everything as this one writes it, checksums included, but for one reserved byte.
+#[test]
+fn reserved_bytes_are_refused() {
+    use ranklet::image::ImageError;
+    use ranklet::image::head::{SectionProblem, SpecProblem};
+    let base = &bases()[1];
+    let sections = usize::from(u16::from_le_bytes([base.bytes()[16], base.bytes()[17]]));
+    let (spec, head) = (HEADER + ENTRY * sections, u32_at(base.bytes(), 8).unwrap() as usize);
+    let spec_len = usize::from(u16::from_le_bytes([base.bytes()[18], base.bytes()[19]]));
+    let found = |at: usize| {
+        let mut bytes = base.bytes().to_vec();
+        assert_eq!(bytes[at], 0, "byte {at} is not reserved");
+        bytes[at] = 1;
+        reseal(&mut bytes);
+        let image = aligned(&bytes);
+        assert_eq!(Plan::new(image.bytes()).map(|_| ()), Model::open(image.bytes()).map(|_| ()));
+        Model::open(image.bytes()).map(|_| ())
+    };
+    for at in 28..32 {
+        assert_eq!(found(at), Err(ImageError::Reserved { offset: 28 }));
+    }
+    for (index, at) in (0..sections).flat_map(|i| (24..32).map(move |at| (i, HEADER + ENTRY * i + at))) {
+        let problem = SectionProblem::Reserved;
+        assert_eq!(found(at), Err(ImageError::Section { index: index as u16, problem }));
+    }
+    for at in 18..32 {
+        assert_eq!(found(spec + at), Err(ImageError::Spec { offset: 18, problem: SpecProblem::Reserved }));
+    }
+    for (record, at) in (1..=2).flat_map(|r| (22..32).map(move |at| (32 * r, at))) {
+        let wrong = ImageError::Spec { offset: record + 22, problem: SpecProblem::Reserved };
+        assert_eq!(found(spec + record + at), Err(wrong));
+    }
+    for at in spec + spec_len..head - 4 {
+        assert_eq!(found(at), Err(ImageError::Reserved { offset: spec + spec_len }));
+    }
+
+    // A spec that goes on where this version knows of nothing.
+    let (model, sections) = (base.model(), base.bytes());
+    let mut spec = model.head().spec(sections).to_vec();
+    let end = spec.len();
+    spec.extend([0; 16]);
+    let sections: Vec<_> = (0..model.head().sections)
+        .map(|i| {
+            let s = model.head().section(sections, i).expect("counted");
+            ranklet::image::NewSection {
+                kind: s.kind,
+                site: s.site,
+                dtype: s.dtype,
+                order: s.order,
+                exponent: s.exponent,
+                rows: s.rows,
+                cols: s.cols,
+                data: model.head().bytes_of(sections, &s),
+            }
+        })
+        .collect();
+    let emit = |spec: &[u8]| {
+        let (kind, source, image) = (ranklet::image::Kind::Base, model.source(), model.head().image);
+        let image = ranklet::image::NewImage { kind, source, image, spec, sections: &sections };
+        let mut out = vec![0; image.total_len()];
+        image.write_to(&mut &mut out[..]).expect("as long as it says");
+        Model::open(aligned(&out).bytes()).map(|_| ())
+    };
+    assert_eq!(emit(&spec[..end]), Ok(()));
+    assert_eq!(emit(&spec), Err(ImageError::Spec { offset: end, problem: SpecProblem::Reserved }));
+}
+
 #[test]
 fn one_kind_is_not_the_other() {
     let base = &bases()[0];

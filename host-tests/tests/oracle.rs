@@ -124,6 +124,48 @@ fn adapters_off_scaled_summed_and_negative() {
     }
 }
 
+/// One weight and one value: every mantissa a sensor can deliver, so that each block's peak meets every place in its
+/// octave.
+#[test]
+fn every_single_value() {
+    let mut base = ranklet_host_tests::fixture::base::random(&[1, 1], ranklet_cli::spec::Head::Regression, 1);
+    base.linears[0].bias = None;
+    for weight in [1.0, -0.7, 1.9999, 3.0e-5] {
+        base.linears[0].weight.data = vec![weight];
+        let fixture = Fixture::new(base.clone(), WeightType::I16);
+        let (model, net) = (fixture.model(), fixture.dequantized());
+        let mut desk = Desk::new(&model, None);
+        let mut scratch = desk.scratch();
+        let (mut worst, mut sum) = ((0.0, 0), 0.0);
+        for raw in 1..=i16::MAX {
+            let x = Sample { raw: vec![raw], exponent: -14, class: 0 };
+            let y = model.infer(&mut scratch, x.input(), &[]).expect("inference");
+            let y = f64::from(y.mantissas[0]) * f64::from(y.exponent.get()).exp2();
+            let error = (y / net.run(&x.values(), &[])[0] - 1.0).abs();
+            sum += error;
+            if error > worst.0 {
+                worst = (error, raw);
+            }
+        }
+        println!("weight {weight}: worst {:.2e} at {}, mean {:.2e}", worst.0, worst.1, sum / f64::from(i16::MAX));
+        OUTPUT_SINGLE.check(worst.0, &format!("weight {weight}, value {}", worst.1));
+    }
+}
+
+/// The logits of every image of the demo's task, each vector by itself.
+#[test]
+fn logits_of_the_digits() {
+    let task = ranklet_host_tests::convergence::task::Task::digits();
+    let (model, net) = (task.fixture.model(), task.fixture.dequantized());
+    let all: Vec<f64> = (task.train.iter().chain(&task.held_out))
+        .map(|x| relative_l2(&infer(&model, x, &[]), &net.run(&x.values(), &[])))
+        .collect();
+    let worst = all.iter().copied().fold(0.0, f64::max);
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    println!("{} images: worst {worst:.2e}, mean {mean:.2e}", all.len());
+    LOGITS.check(worst, "one image");
+}
+
 /// Makes an awkward pair of an ordinary one.
 type Change<'c> = &'c dyn Fn(&mut Pair<f64>);
 

@@ -193,6 +193,32 @@ fn advancing_in_units_is_stepping() {
     assert_eq!((steps, state(&learner)), (4, stepped));
 }
 
+/// Every unit by a trainer of its own: a sample keeps the mask that it began with.
+#[test]
+fn a_trainer_may_be_dropped_between_units() {
+    let fixture = fixture();
+    let model = fixture.model();
+    let samples = data(6, 22);
+    let how = How { dropout: 0.3, ..PLAIN };
+    let expected = train(&model, SGD, how, &samples, |l, _| state(l));
+    let mut desk = Desk::new(&model, Some(Train::adamw().rank(4).alpha(8).dropout()));
+    let (mut scratch, learn) = desk.split();
+    let mut learner = learn.fresh(&model, Seed(3)).expect("planned for it");
+    for x in &samples {
+        let t = Trainer::new(&model, &mut learner, SGD).expect("a trainer");
+        let mut t = t.seed(Seed(3)).dropout(Real::from_f64(0.3)).expect("planned for it");
+        t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+        loop {
+            // It knows neither of dropout nor of the seed.
+            let mut t = Trainer::new(&model, &mut learner, SGD).expect("a trainer");
+            if !t.advance(&mut scratch).expect("a unit").more() {
+                break;
+            }
+        }
+    }
+    assert_eq!(state(&learner), expected);
+}
+
 #[test]
 fn refusals_leave_the_adapter_as_it_was() {
     let fixture = fixture();
@@ -318,6 +344,84 @@ fn flush_steps_with_what_there_is() {
     t.flush().expect("idle");
     t.step(&mut scratch).expect("nothing to do");
     assert_eq!((learner.steps(), state(&learner)), (1, full));
+}
+
+/// Trains with one optimizer after the other on one learner; `schedule` for both.
+fn in_turn<A: Optimizer, B: Optimizer>(first: A, then: B, schedule: Schedule, samples: [&[Sample]; 2]) -> Vec<f64> {
+    let fixture = fixture();
+    let model = fixture.model();
+    let mut desk = Desk::new(&model, Some(Train::adamw().rank(4).alpha(8)));
+    let (mut scratch, learn) = desk.split();
+    let mut learner = learn.fresh(&model, Seed(3)).expect("planned for it");
+    {
+        let mut t = Trainer::new(&model, &mut learner, first).expect("a trainer").schedule(schedule);
+        for x in samples[0] {
+            t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+            t.step(&mut scratch).expect("its units");
+        }
+    }
+    let mut t = Trainer::new(&model, &mut learner, then).expect("a trainer").schedule(schedule);
+    for x in samples[1] {
+        t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+        t.step(&mut scratch).expect("its units");
+    }
+    assert_eq!(learner.steps() as usize, samples[0].len() + samples[1].len());
+    parameters(&pairs(&learner))
+}
+
+#[test]
+fn a_schedule_goes_on_when_the_optimizer_changes() {
+    let samples = data(12, 19);
+    let (early, late) = samples.split_at(6);
+    // Nothing is left of the rate after six steps: the second optimizer must not move anything.
+    let ends = Schedule::Linear { warmup: 0, total: 6 };
+    assert_eq!(in_turn(ADAMW, SGD, ends, [early, late]), in_turn(ADAMW, SGD, ends, [early, &[]]));
+    assert_eq!(in_turn(SGD, ADAMW, ends, [early, late]), in_turn(SGD, ADAMW, ends, [early, &[]]));
+    // Nor does the second warm up again: six steps with a rate of 0, then constant ones.
+    let late_warmup = Schedule::Warmup { warmup: 6 };
+    let still = AdamW { lr: Real::ZERO, ..ADAMW };
+    assert_eq!(
+        in_turn(still, SGD, late_warmup, [early, late]),
+        in_turn(still, SGD, Schedule::Constant, [early, late]),
+        "steps seven to twelve are beyond the warm-up"
+    );
+}
+
+#[test]
+fn bias_corrections_start_with_the_moments() {
+    // Six steps of nothing, then AdamW: its first steps are those of a fresh one.
+    let samples = data(12, 20);
+    let (early, late) = samples.split_at(6);
+    let still = Sgd { lr: Real::ZERO, ..SGD };
+    let constant = Schedule::Constant;
+    let (after, alone) = (in_turn(still, ADAMW, constant, [early, late]), in_turn(still, ADAMW, constant, [&[], late]));
+    // The dither of the second moment is another: it is drawn by the number of steps in all.
+    assert!(relative_l2(&after, &alone) < 1e-3, "{}", relative_l2(&after, &alone));
+}
+
+#[test]
+fn momentum_starts_from_nothing() {
+    let samples = data(12, 21);
+    let (early, late) = samples.split_at(6);
+    let without = Sgd { momentum: Real::ZERO, ..SGD };
+    let trained = in_turn(without, SGD, Schedule::Constant, [early, late]);
+    // The same, with the moments certainly forgotten in between.
+    let fixture = fixture();
+    let model = fixture.model();
+    let mut desk = Desk::new(&model, Some(Train::adamw().rank(4).alpha(8)));
+    let (mut scratch, learn) = desk.split();
+    let mut learner = learn.fresh(&model, Seed(3)).expect("planned for it");
+    let mut run = |learner: &mut Learner<'_>, sgd: Sgd, samples: &[Sample]| {
+        let mut t = Trainer::new(&model, learner, sgd).expect("a trainer");
+        for x in samples {
+            t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+            t.step(&mut scratch).expect("its units");
+        }
+    };
+    run(&mut learner, without, early);
+    learner.reset_optimizer();
+    run(&mut learner, SGD, late);
+    assert_eq!(parameters(&pairs(&learner)), trained);
 }
 
 #[test]

@@ -13,7 +13,9 @@ use super::rsqrt::rsqrt_q31;
 /// | operation | worst relative error |
 /// |---|---|
 /// | [`new`](Real::new), [`mul`](Real::mul), [`add`](Real::add), [`ratio`](Real::ratio) | 2^-31 (half to even) |
-/// | [`div`](Real::div), [`sqrt`](Real::sqrt) | 2^-30 |
+/// | [`div`](Real::div), [`sqrt`](Real::sqrt), [`rsqrt`](Real::rsqrt) | 2^-30 |
+/// | [`powi`](Real::powi) | n · 2^-30 |
+/// | [`to_parts_16`](Real::to_parts_16) | 2^-16 |
 ///
 /// ```
 /// use ranklet::fixed::Real;
@@ -36,7 +38,8 @@ impl Real {
 
     /// `mantissa · 2^exponent`, rounded half to even to 31 bits.
     ///
-    /// Exponents beyond ±2^14 are taken as ±2^14 (no checked image and no hyper-parameter comes near).
+    /// Of the normalized number, an exponent above 2^14 becomes 2^14, and below −2^14 the number becomes 0 (no checked
+    /// image and no hyper-parameter comes near).
     #[must_use]
     pub const fn new(mantissa: i64, exponent: i32) -> Real {
         let magnitude = mantissa.unsigned_abs();
@@ -61,7 +64,8 @@ impl Real {
         let beyond_half = n as u32 != 0;
         let m = upper + (half && (beyond_half || upper & 1 != 0)) as u32;
         // Rounded up to 2^31: exactly 2^30 one octave higher.
-        if m >> 31 != 0 { Real::limited(negative, m >> 1, exponent + 1) } else { Real::limited(negative, m, exponent) }
+        let carry = (m >> 31) as i32;
+        Real::limited(negative, m >> carry, exponent.saturating_add(carry))
     }
 
     /// A normalized mantissa and its sign; exponents beyond the limit become the limit, or zero.
@@ -142,10 +146,10 @@ impl Real {
         if self.mantissa < 0 { self.neg() } else { self }
     }
 
-    /// `self · 2^n`, exactly.
+    /// `self · 2^n`, exactly, as far as the exponent's range goes.
     #[must_use]
     pub const fn scale(self, n: i32) -> Real {
-        Real::new(self.mantissa as i64, self.exponent() + n)
+        Real::new(self.mantissa as i64, self.exponent().saturating_add(n))
     }
 
     /// `self · other`, half to even.
@@ -271,7 +275,9 @@ impl Real {
     /// The value as an integer with `fraction` fraction bits, half to even, saturated to `i32` (symmetric).
     #[must_use]
     pub const fn to_q(self, fraction: i32) -> i32 {
-        shift_half_even_saturating_i32(self.mantissa as i64, -(self.exponent() + fraction))
+        // Two steps: what saturates is beyond 31 bits, or 0, long before.
+        let shift = self.exponent().saturating_add(fraction).saturating_neg();
+        shift_half_even_saturating_i32(self.mantissa as i64, shift)
     }
 
     /// The mantissa rounded to 16 bits (half to even, `2^15 ≤ |m| ≤ 2^16`) and the exponent of its lowest bit: what
@@ -306,17 +312,31 @@ impl Real {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::vec;
 
     fn f(x: Real) -> f64 {
         f64::from(x.mantissa) * f64::from(x.exponent()).exp2()
     }
 
+    /// Whether `x` is within 2^-bits of what it should be, but for what the expectation itself, an `f64`, is off.
     fn close(x: Real, expected: f64, bits: i32) -> bool {
-        (f(x) - expected).abs() <= expected.abs() * f64::from(-bits).exp2()
+        (f(x) - expected).abs() <= expected.abs() * f64::from(-bits).exp2() * (1.0 + f64::from(-20).exp2())
     }
 
     prop_compose! {
         fn real()(m in any::<i64>(), s in 0_u32..63, e in -60_i32..60) -> Real { Real::new(m >> s, e) }
+    }
+
+    fn edge_i64() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            any::<i64>(),
+            prop::sample::select(vec![0, 1, -1, i64::MAX, i64::MIN, i64::MIN + 1, 1 << 31, -1 << 31])
+        ]
+    }
+
+    fn edge_i32() -> impl Strategy<Value = i32> {
+        let edges = vec![0, 1, -1, i32::MAX, i32::MAX - 31, i32::MIN, i32::MIN + 1, i32::MIN + 31, 1 << 14, -1 << 14];
+        prop_oneof![any::<i32>(), -20000..20000, prop::sample::select(edges)]
     }
 
     proptest! {
@@ -324,28 +344,55 @@ mod tests {
         fn new_is_near_and_normalized(m in any::<i64>(), e in -100_i32..100) {
             let x = Real::new(m, e);
             prop_assert!(m == 0 || (1 << 30..=i32::MAX as u32).contains(&x.mantissa.unsigned_abs()));
-            prop_assert!(close(x, m as f64 * f64::from(e).exp2(), 30));
+            prop_assert!(close(x, m as f64 * f64::from(e).exp2(), 31));
         }
 
         #[test]
         fn products_sums_and_quotients(a in real(), b in real()) {
-            prop_assert!(close(a.mul(b), f(a) * f(b), 30));
-            let sum = a.add(b);
-            prop_assert!((f(sum) - (f(a) + f(b))).abs() <= f64::from(-30).exp2() * (f(a) + f(b)).abs() + f64::from(-58).exp2() * f(a).abs().max(f(b).abs()));
-            if !b.is_zero() { prop_assert!(close(a.div(b), f(a) / f(b), 29)); }
+            prop_assert!(close(a.mul(b), f(a) * f(b), 31));
+            prop_assert!(close(a.add(b), f(a) + f(b), 31));
+            prop_assert!(close(a.sub(b), f(a) - f(b), 31));
+            if !b.is_zero() { prop_assert!(close(a.div(b), f(a) / f(b), 30)); }
             prop_assert_eq!(a.less_than(b), f(a) < f(b));
         }
 
         #[test]
         fn roots(a in real()) {
             let a = a.abs();
-            prop_assert!(close(a.sqrt(), f(a).sqrt(), 29));
-            if !a.is_zero() { prop_assert!(close(a.rsqrt(), 1.0 / f(a).sqrt(), 29)); }
+            prop_assert!(close(a.sqrt(), f(a).sqrt(), 30));
+            if !a.is_zero() { prop_assert!(close(a.rsqrt(), 1.0 / f(a).sqrt(), 30)); }
+        }
+
+        #[test]
+        fn powers(a in 0.8_f64..1.0, n in 1_u32..3000) {
+            let x = Real::from_f64(a);
+            let (got, want) = (f(x.powi(n)), f(x).powi(n as i32));
+            prop_assert!((got / want - 1.0).abs() <= f64::from(n) * f64::from(-30).exp2(), "{} {}", got, want);
+        }
+
+        #[test]
+        fn sixteen_bits(a in real()) {
+            let (m, e) = a.to_parts_16();
+            prop_assert!(a.is_zero() || (1 << 15..=1 << 16).contains(&m.unsigned_abs()));
+            let error = (f64::from(m) * f64::from(e).exp2() - f(a)).abs();
+            prop_assert!(error <= f(a).abs() * f64::from(-16).exp2());
         }
 
         #[test]
         fn ratios(n in any::<i32>(), d in 1_u32..) {
             prop_assert!(close(Real::ratio(n, d), f64::from(n) / f64::from(d), 31));
+        }
+
+        /// No argument panics, overflow checks on; what leaves the range of exponents saturates.
+        #[test]
+        fn everything_is_total(m in edge_i64(), e in edge_i32(), n in edge_i32(), k in edge_i64(), f in edge_i32()) {
+            let (x, y) = (Real::new(m, e), Real::new(k, f));
+            for z in [x.scale(n), x.mul(y), x.mul_int(n), x.add(y), x.sub(y), x.div(y), x.sqrt(), x.rsqrt(), x.powi(n as u32), x.neg(), x.min(y)] {
+                prop_assert!(z == Real::ZERO || z.mantissa.unsigned_abs() >> 30 == 1 && z.exponent().abs() <= 1 << 14);
+            }
+            let q = x.to_q(n);
+            prop_assert!(q != i32::MIN && (q == 0 || (q < 0) == x.is_negative()));
+            let _ = (x.to_parts_16(), x.less_than(y), Real::ratio(n, f as u32), Real::from_parts(n, f as i16));
         }
 
         #[test]

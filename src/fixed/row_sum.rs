@@ -10,6 +10,9 @@ use super::rounding::shift_half_even;
 /// Bits a row may use, sign excluded: one less than `i64` has, so that a half can be added when it is rounded.
 const ROOM: i32 = 62;
 
+/// Exponents beyond ±this are taken as this: sums of a few 16-bit exponents stay far below, and sums of these fit.
+const LIMIT: i32 = 1 << 24;
+
 /// A row of accumulators, `value = values[i] · 2^exponent`, `|values[i]| < 2^bits`.
 #[derive(Debug)]
 pub struct RowSum<'a> {
@@ -34,9 +37,10 @@ impl Joined {
 }
 
 impl<'a> RowSum<'a> {
-    /// A row that already holds its first term: `|values[i]| < 2^bits`.
+    /// A row that already holds its first term: `|values[i]| < 2^bits` (`bits ≤ 63`).
     #[must_use]
     pub fn new(values: &'a mut [i64], exponent: i32, bits: u32) -> RowSum<'a> {
+        let exponent = exponent.clamp(-LIMIT, LIMIT);
         let mut row = RowSum { values, exponent, bits: bits as i32 };
         if row.bits > ROOM {
             row.move_to(exponent + row.bits - ROOM);
@@ -46,6 +50,7 @@ impl<'a> RowSum<'a> {
 
     /// Makes room for terms `t · 2^exponent`, `|t| < 2^bits` (`bits ≤ 63`), and tells how they join.
     pub fn join(&mut self, exponent: i32, bits: u32) -> Joined {
+        let exponent = exponent.clamp(-LIMIT, LIMIT);
         let finest = self.exponent.min(exponent);
         let top = (self.exponent + self.bits).max(exponent + bits as i32) + 1;
         let common = finest.max(top - ROOM);
@@ -98,6 +103,20 @@ mod tests {
             let (v, e) = row.finish();
             let at = |x: i64, e: i32| i128::from(x) << (e + 64);
             prop_assert_eq!(at(v[0], e), at(a, 0) + at(b, eb) + at(c, ec));
+        }
+
+        /// Any exponents: no argument panics, overflow checks on.
+        #[test]
+        fn rows_are_total(a in any::<i64>(), b in any::<i64>(), ea in any::<i32>(), eb in any::<i32>(), edge in 0_usize..4) {
+            let edges = [i32::MIN, i32::MAX, 0, ea];
+            let mut values = vec![a];
+            let mut row = RowSum::new(&mut values, edges[edge], 63);
+            for e in [eb, edges[edge], i32::MAX, i32::MIN] {
+                let joined = row.join(e, 63);
+                row.values_mut()[0] += joined.align(b);
+            }
+            let (v, e) = row.finish();
+            prop_assert!(v[0].unsigned_abs() <= 1 << 62 && e.abs() <= (1 << 24) + 70);
         }
 
         #[test]

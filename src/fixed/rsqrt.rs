@@ -1,4 +1,4 @@
-//! Reciprocal square root of a normalized mantissa, and the integer square root: norms, and the optimizer's step.
+//! Reciprocal square root of a normalized mantissa: norms, and the optimizer's step.
 
 use super::exp2::mul_high_floor;
 
@@ -60,34 +60,6 @@ pub const fn rsqrt_q31(m: u32) -> u32 {
     (y << 16) + ((y as u64 * series as u64 + (1 << 26)) >> 27) as u32 // Q58 to Q31
 }
 
-/// `⌊√x⌋`, exactly.
-///
-/// ```
-/// use ranklet::fixed::rsqrt::sqrt_u64;
-/// assert_eq!(sqrt_u64(99), 9);
-/// assert_eq!(sqrt_u64(u64::MAX), u32::MAX);
-/// ```
-///
-/// √v = v · (1/√v), from below: the reciprocal root less one is under its exact value by at most 1.56 LSB, which is
-/// 3.2 in the root; dropping m's low bits and the floor take at most 1 each. The result is at most five steps up.
-#[inline]
-#[must_use]
-pub const fn sqrt_u64(x: u64) -> u32 {
-    if x == 0 {
-        return 0;
-    }
-    let half = x.leading_zeros() / 2;
-    let m = ((x << (2 * half)) >> 32) as u32; // ≥ 2^30
-    let mut root = (((m as u64 * (rsqrt_q31(m) - 1) as u64) >> 31) as u32) >> half;
-    let mut rest = x - root as u64 * root as u64;
-    // (root + 1)² = root² + 2 root + 1 still fits under x.
-    while rest > 2 * root as u64 {
-        rest -= 2 * root as u64 + 1;
-        root += 1;
-    }
-    root
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,27 +101,6 @@ mod tests {
     fn below_the_domain_saturates() {
         for m in [0, 1, (1 << 30) - 1, 1 << 30] {
             assert_eq!(rsqrt_q31(m), u32::MAX);
-        }
-    }
-
-    #[test]
-    fn square_root_is_its_definition() {
-        let check = |x: u64| assert_eq!(u64::from(sqrt_u64(x)), x.isqrt(), "√{x}");
-        (0..1 << 18).for_each(check);
-        // About squares, where a floor is decided, and all over; every number of leading zeros is met.
-        let mut root = 1_u64;
-        while root < 1 << 32 {
-            for x in [root * root - 1, root * root, root * root + 1, root * root + 2 * root] {
-                check(x);
-            }
-            root += (root >> 14) + 1;
-        }
-        (u64::MAX - 1000..=u64::MAX).for_each(check);
-        let last = u64::from(u32::MAX) * u64::from(u32::MAX);
-        (last - 1000..=last + 1000).for_each(check);
-        for n in 0..64 {
-            check(1 << n);
-            check((1 << n) - 1);
         }
     }
 }

@@ -1,22 +1,11 @@
 //! The logistic function, and the logarithm that belongs to it: gates (SwiGLU, SiLU) and the binary cross-entropy.
 
-use super::exp2::{exp2_neg_parts_q31, mul_high_floor};
+use super::exp2::{exp_neg_q31, mul_high_floor};
 use super::log2::log2_fraction_q31;
 use super::reciprocal::reciprocal_q31;
 
 /// 1.0 in Q1.31.
 const ONE: u32 = 1 << 31;
-
-/// `e^(-a)` in Q1.31 for `a` in Q6.26: `2^(-a · log2 e)`, with 32 fraction bits in the exponent.
-///
-/// The constant's relative error of 1.2e-10 is worth 0.1 LSB where a · e^(-a) peaks, the rounding of the exponent
-/// (2^-33 · ln 2) at most 0.18 LSB near a = 0.
-#[inline]
-const fn exp_neg_q31(a: u32) -> u32 {
-    const LOG2_E: u32 = 3_098_164_009; // 1.4426950408889634 · 2^31
-    let z = (a as u64 * LOG2_E as u64 + (1 << 24)) >> 25; // Q26 · Q31 = Q57 < 2^64 − 2^62, to Q32
-    exp2_neg_parts_q31((z >> 32) as u32, z as u32)
-}
 
 /// `1 / (1 + e^(-x))`: `x` in Q5.26, [−32, 32); the result in Q1.31, where 1.0 is `2^31`.
 ///
@@ -37,7 +26,7 @@ const fn exp_neg_q31(a: u32) -> u32 {
 #[inline]
 #[must_use]
 pub const fn sigmoid_q31(x: i32) -> u32 {
-    let above = match ONE.checked_add(exp_neg_q31(x.unsigned_abs())) {
+    let above = match ONE.checked_add(exp_neg_q31(x.unsigned_abs(), -26)) {
         Some(m) => {
             let twice = reciprocal_q31(m);
             (twice >> 1) + (twice & (twice >> 1) & 1) // Half, ties to even; u32::MAX stands for 2.0 and gives 1.0.
@@ -68,7 +57,7 @@ pub const fn sigmoid_q31(x: i32) -> u32 {
 pub const fn softplus_neg_abs_q26(x: u32) -> u32 {
     const LN_2_Q32: u32 = 2_977_044_472;
     const LN_2_Q26: u32 = 46_516_320;
-    match ONE.checked_add(exp_neg_q31(x)) {
+    match ONE.checked_add(exp_neg_q31(x, -26)) {
         Some(m) => (mul_high_floor(log2_fraction_q31(m), LN_2_Q32) + 16) >> 5,
         None => LN_2_Q26, // x = 0: log2 of 2.0 is 1.
     }

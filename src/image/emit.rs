@@ -12,6 +12,8 @@ pub struct NewSection<'a> {
     pub site: u16,
     /// Element type.
     pub dtype: Dtype,
+    /// How its elements are laid out.
+    pub order: Order,
     /// Of all its values.
     pub exponent: i16,
     /// First dimension.
@@ -26,7 +28,16 @@ impl<'a> NewSection<'a> {
     /// A section of opaque bytes that belongs to no layer.
     #[must_use]
     pub const fn bytes(kind: u16, data: &'a [u8]) -> NewSection<'a> {
-        NewSection { kind, site: NONE, dtype: Dtype::Bytes, exponent: 0, rows: 1, cols: data.len() as u32, data }
+        NewSection {
+            kind,
+            site: NONE,
+            dtype: Dtype::Bytes,
+            order: Order::RowMajor,
+            exponent: 0,
+            rows: 1,
+            cols: data.len() as u32,
+            data,
+        }
     }
 }
 
@@ -118,7 +129,7 @@ impl NewImage<'_> {
         for s in self.sections {
             head.put(&s.kind.to_le_bytes())?;
             head.put(&s.site.to_le_bytes())?;
-            head.put(&[s.dtype as u8, Order::RowMajor as u8])?;
+            head.put(&[s.dtype as u8, s.order as u8])?;
             head.put(&s.exponent.to_le_bytes())?;
             head.put(&(at as u32).to_le_bytes())?;
             head.put(&(s.data.len() as u32).to_le_bytes())?;

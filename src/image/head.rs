@@ -60,6 +60,11 @@ pub enum ImageError {
         /// As computed.
         computed: u32,
     },
+    /// Bytes of the head that are reserved are not 0: written by a later version.
+    Reserved {
+        /// The first of the field.
+        offset: usize,
+    },
     /// A directory entry contradicts itself or the image.
     Section {
         /// Its index in the directory.
@@ -112,6 +117,8 @@ pub enum SpecProblem {
     Chain,
     /// It names a section that is missing, or of another kind, type or shape than needed.
     Section(u16),
+    /// Bytes that are reserved are not 0, or more follow than this version knows: written by a later one.
+    Reserved,
 }
 
 impl core::fmt::Display for ImageError {
@@ -147,6 +154,9 @@ impl core::fmt::Display for ImageError {
             }
             ImageError::PayloadCrc { stored, computed } => {
                 write!(f, "damaged payload: CRC-32 {computed:08x}, stored {stored:08x}")
+            }
+            ImageError::Reserved { offset } => {
+                write!(f, "reserved bytes from {offset} on are not 0: the image was written by a later version")
             }
             ImageError::Section { index, problem } => write!(f, "directory entry {index}: {problem:?}"),
             ImageError::Spec { offset, problem } => write!(f, "spec, byte {offset}: {problem:?}"),
@@ -189,6 +199,8 @@ pub struct Section {
     pub site: u16,
     /// Element type.
     pub dtype: Dtype,
+    /// How its elements are laid out.
+    pub order: Order,
     /// Of all its values: `value = mantissa · 2^exponent`.
     pub exponent: i16,
     /// From the start of the image.
@@ -248,6 +260,13 @@ impl Head {
         let computed = CRC.checksum(field!(slice_at(bytes, 0, head_len - 4), head_len, available));
         if stored != computed {
             return Err(ImageError::HeadCrc { stored, computed });
+        }
+        if !zeros_at(bytes, AT_RESERVED, AT_SOURCE) {
+            return Err(ImageError::Reserved { offset: AT_RESERVED });
+        }
+        let padding = HEADER + ENTRY * sections as usize + spec_len;
+        if !zeros_at(bytes, padding, head_len - 4) {
+            return Err(ImageError::Reserved { offset: padding });
         }
         let head = Head {
             kind,
@@ -369,15 +388,15 @@ impl Head {
             return Err(SectionProblem::UnknownKind(kind));
         }
         let exponent = exponent as i16;
-        let dtype = if section::is_skipped(kind) {
-            Dtype::Bytes // Only its place matters.
+        let (dtype, order) = if section::is_skipped(kind) {
+            (Dtype::Bytes, Order::RowMajor) // Only its place matters.
         } else {
             let Some(dtype) = Dtype::from_code(dtype) else {
                 return Err(SectionProblem::UnknownDtype(dtype));
             };
-            if order != Order::RowMajor as u8 {
+            let Some(order) = Order::from_code(order) else {
                 return Err(SectionProblem::UnknownOrder(order));
-            }
+            };
             if exponent < -1024 || exponent > 1024 {
                 return Err(SectionProblem::Exponent(exponent));
             }
@@ -385,17 +404,16 @@ impl Head {
                 Some(bytes) if bytes == length as u64 => {}
                 _ => return Err(SectionProblem::Shape),
             }
-            match array_at::<8>(entry, ENTRY_RESERVED) {
-                Some([0, 0, 0, 0, 0, 0, 0, 0]) => {}
-                _ => return Err(SectionProblem::Reserved),
+            if !zeros_at(entry, ENTRY_RESERVED, ENTRY) {
+                return Err(SectionProblem::Reserved);
             }
-            dtype
+            (dtype, order)
         };
         let (offset, length) = (offset as usize, length as usize);
         if offset % ALIGN != 0 || offset < self.head_len || offset > self.total_len || length > self.total_len - offset
         {
             return Err(SectionProblem::Range);
         }
-        Ok(Section { kind, site, dtype, exponent, offset, length, rows, cols })
+        Ok(Section { kind, site, dtype, order, exponent, offset, length, rows, cols })
     }
 }

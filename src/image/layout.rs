@@ -52,6 +52,7 @@ pub(crate) const AT_SECTIONS: usize = 16;
 pub(crate) const AT_SPEC_LEN: usize = 18;
 pub(crate) const AT_PAYLOAD_CRC: usize = 20;
 pub(crate) const AT_SECURITY: usize = 24;
+pub(crate) const AT_RESERVED: usize = 28;
 pub(crate) const AT_SOURCE: usize = 32;
 pub(crate) const AT_IMAGE: usize = 48;
 
@@ -179,6 +180,17 @@ pub enum Order {
     RowMajor = 0,
 }
 
+impl Order {
+    /// From its code in a directory entry.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Order> {
+        match code {
+            0 => Some(Order::RowMajor),
+            _ => None,
+        }
+    }
+}
+
 /// Whose weights these are. 128 bits of SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -226,6 +238,20 @@ pub(crate) const fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<
         Some((_, tail)) => tail.first_chunk::<N>(),
         None => None,
     }
+}
+
+/// Whether `bytes[from .. to]` are all there and all 0: reserved, and used by no later version.
+pub(crate) const fn zeros_at(bytes: &[u8], from: usize, to: usize) -> bool {
+    let Some(mut rest) = slice_at(bytes, from, to.saturating_sub(from)) else {
+        return false;
+    };
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte != 0 {
+            return false;
+        }
+        rest = tail;
+    }
+    true
 }
 
 /// `bytes[at .. at + len]`, or `None`.

@@ -89,7 +89,7 @@ pub fn outer_i16(left: &[i16], right: &[i16], tokens: usize, shift: u32, grad: &
     }
     for (i, grad) in grad.chunks_exact_mut(columns).take(rows).enumerate() {
         for (j, grad) in grad.iter_mut().enumerate() {
-            let left = left.iter().skip(i).step_by(rows);
+            let left = left.iter().skip(i).step_by(rows).take(tokens);
             let right = right.iter().skip(j).step_by(columns);
             let sum: i64 = left.zip(right).map(|(&l, &r)| i64::from(i32::from(l) * i32::from(r))).sum();
             let rounded = crate::fixed::rounding::shift_right_half_even(sum, shift);
@@ -136,5 +136,160 @@ fn transposed<W: Copy>(w: &[W], inputs: usize, first: usize, g: &[i16], acc: &mu
                 *a += i64::from(widen(w) * i32::from(g));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Against the definitions, in 128 bits, for operands of any length.
+
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// What outputs hold before: a kernel leaves alone what it does not compute.
+    const BEFORE: i64 = -77;
+
+    /// Σ of what `w(row, column)` tells times `x`, for every whole token and row; `acc` as it was where there is none.
+    fn product_by_definition(
+        w: &dyn Fn(usize, usize) -> i128,
+        rows: usize,
+        inputs: usize,
+        x: &[i16],
+        len: usize,
+    ) -> Vec<i64> {
+        if rows == 0 || inputs == 0 {
+            return vec![0; len];
+        }
+        let mut acc = vec![BEFORE; len];
+        for t in 0..(x.len() / inputs).min(len / rows) {
+            for o in 0..rows {
+                let sum: i128 = (0..inputs).map(|k| w(o, k) * i128::from(x[t * inputs + k])).sum();
+                acc[t * rows + o] = i64::try_from(sum).unwrap();
+            }
+        }
+        acc
+    }
+
+    fn transposed_by_definition(
+        w: &dyn Fn(usize, usize) -> i128,
+        (rows, inputs): (usize, usize),
+        first: usize,
+        g: &[i16],
+        len: usize,
+    ) -> Vec<i64> {
+        let mut acc = vec![0; len];
+        if rows == 0 || inputs == 0 {
+            return acc;
+        }
+        let tokens = g.len() / rows;
+        let columns = len / tokens.max(1);
+        for t in 0..tokens {
+            for k in (0..columns).take_while(|k| first + k < inputs) {
+                let sum: i128 = (0..rows).map(|o| w(o, first + k) * i128::from(g[t * rows + o])).sum();
+                acc[t * columns + k] = i64::try_from(sum).unwrap();
+            }
+        }
+        acc
+    }
+
+    /// Bytes, with the extremes more often than they are drawn.
+    fn bytes(len: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<i8>> {
+        prop::collection::vec(prop_oneof![6 => any::<i8>(), 1 => Just(i8::MIN), 1 => Just(i8::MAX)], len)
+    }
+
+    fn halves(len: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<i16>> {
+        prop::collection::vec(prop_oneof![6 => any::<i16>(), 1 => Just(i16::MIN), 1 => Just(i16::MAX)], len)
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_their_definition(w in bytes(0..80), inputs in 0_usize..12, x in halves(0..60), len in 0_usize..50, first in 0_usize..14) {
+            let at = |o: usize, k: usize| i128::from(w[o * inputs + k]);
+            let rows = w.len().checked_div(inputs).unwrap_or(0);
+            let mut acc = vec![BEFORE; len];
+            product_i8(&w, inputs, &x, &mut acc);
+            prop_assert_eq!(&acc, &product_by_definition(&at, rows, inputs, &x, len));
+            transposed_i8(&w, inputs, first, &x, &mut acc);
+            prop_assert_eq!(&acc, &transposed_by_definition(&at, (rows, inputs), first, &x, len));
+        }
+
+        #[test]
+        fn halves_are_their_definition(w in halves(0..80), inputs in 0_usize..12, x in halves(0..60), len in 0_usize..50, first in 0_usize..14) {
+            let at = |o: usize, k: usize| i128::from(w[o * inputs + k]);
+            let rows = w.len().checked_div(inputs).unwrap_or(0);
+            let mut acc = vec![BEFORE; len];
+            product_i16(&w, inputs, &x, &mut acc);
+            prop_assert_eq!(&acc, &product_by_definition(&at, rows, inputs, &x, len));
+            transposed_i16(&w, inputs, first, &x, &mut acc);
+            prop_assert_eq!(&acc, &transposed_by_definition(&at, (rows, inputs), first, &x, len));
+        }
+
+        /// Any bytes, though a converter writes −7..=7 and 1..=63.
+        #[test]
+        fn nibbles_are_their_definition(
+            (inputs, rows) in (1_usize..70, 0_usize..5),
+            nibbles in prop::collection::vec(any::<u8>(), 5 * 35),
+            groups in prop::collection::vec(any::<u8>(), 5 * 3),
+            x in halves(0..150), len in 0_usize..50, first in 0_usize..72,
+        ) {
+            let (bytes, count) = (I4::row_bytes(inputs), I4::row_groups(inputs));
+            let w = I4 { nibbles: &nibbles[..rows * bytes], groups: &groups[..rows * count] };
+            let at = |o: usize, k: usize| {
+                let nibble = i128::from(nibbles[o * bytes + k / 2] >> (4 * (k % 2)) & 15);
+                (if nibble > 7 { nibble - 16 } else { nibble }) * i128::from(groups[o * count + k / 32])
+            };
+            let mut acc = vec![BEFORE; len];
+            product_i4(w, inputs, &x, &mut acc);
+            prop_assert_eq!(&acc, &product_by_definition(&at, rows, inputs, &x, len));
+            transposed_i4(w, inputs, first, &x, &mut acc);
+            prop_assert_eq!(&acc, &transposed_by_definition(&at, (rows, inputs), first, &x, len));
+        }
+
+        #[test]
+        fn outer_products_are_their_definition(
+            (rows, columns, tokens) in (1_usize..5, 1_usize..6, 1_usize..11),
+            (left, right) in (halves(5 * 11), halves(6 * 11)),
+            (more_left, more_right, more) in (0_usize..11, 0_usize..11, 0_usize..6),
+            extra in 0_u32..40,
+        ) {
+            // Less than one more column, and less than one more row, stand behind.
+            let (left, right) = (&left[..rows * tokens + more_left % tokens], &right[..columns * tokens + more_right % tokens]);
+            let shift = crate::fixed::rounding::ceil_log2(tokens) + 1 + extra;
+            let len = rows * columns + more % columns;
+            let mut grad = vec![5; len];
+            outer_i16(left, right, tokens, shift, &mut grad);
+            for (at, found) in grad.into_iter().enumerate() {
+                let (i, j) = (at / columns, at % columns);
+                let sum: i128 = (0..tokens)
+                    .filter(|_| i < rows)
+                    .map(|t| i128::from(left[t * rows + i]) * i128::from(right[t * columns + j]))
+                    .sum();
+                let (floor, twice) = (sum >> shift, 2 * (sum & ((1 << shift) - 1)));
+                let up = twice > 1 << shift || (twice == 1 << shift && floor & 1 != 0);
+                prop_assert_eq!(i128::from(found), 5 + floor + i128::from(up));
+            }
+        }
+    }
+
+    /// Long enough to pass the fold, all products extremes of one sign; checked by hand.
+    #[test]
+    fn long_sums_are_folded() {
+        let inputs = 1200;
+        let w = vec![i8::MIN; 2 * inputs];
+        let mut acc = [0; 2];
+        product_i8(&w, inputs, &vec![i16::MIN; inputs], &mut acc);
+        assert_eq!(acc, [128 * 32768 * 1200; 2]);
+        product_i8(&w, inputs, &vec![i16::MAX; inputs], &mut acc);
+        assert_eq!(acc, [-128 * 32767 * 1200; 2]);
+    }
+
+    #[test]
+    fn four_bits_unpack_by_their_definition() {
+        // Row of 3 weights: -7, 3, 5 (high nibble of the last byte unused); group scale 63.
+        let w = I4 { nibbles: &[0x39, 0x05], groups: &[63] };
+        let row: Vec<i16> = w.iter_rows(3).flat_map(|r| r.values()).collect();
+        assert_eq!(row, [-441, 189, 315]);
     }
 }

@@ -1,9 +1,15 @@
-//! One suite for every leaf: compares [`active`] with [`generic`], on the host
-//! and on the target.
+//! One suite for every leaf: compares [`active`] with [`generic`], on the host and on the target. That generic is right
+//! is a test of its own, against 128-bit sums.
+//!
+//! A shape is worth running where it takes a leaf another way: around each unrolling, beyond each buffer and each fold,
+//! with an odd last row, token or column. Every shape runs in four [`Lie`]s: as layers pass it, from odd addresses, and
+//! with the beginning of one more row, token and output behind it, which must be left alone.
 
 use super::{I4, active, generic};
-use crate::fixed::block::MANTISSA_MAX;
 use crate::fixed::hash::{Purpose, Seed, Stream};
+use crate::fixed::rounding::ceil_log2;
+use crate::memory::Workspace;
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 /// Where a leaf left the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,10 +19,39 @@ pub struct Mismatch {
     pub kernel: &'static str,
     /// Rows, inputs, tokens.
     pub shape: (usize, usize, usize),
+    /// How the operands lay in memory.
+    pub lie: Lie,
 }
 
-/// Shapes worth running: odd ones, ones around each unrolling, one beyond the `i32` fold.
-pub const SHAPES: &[(usize, usize, usize)] = &[
+/// How operands lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Lie {
+    /// Aligned, and as long as the shape says.
+    Plain,
+    /// The weights (the left vectors of an outer product) start one element off.
+    OddWeights,
+    /// The inputs (the right vectors) start one element off.
+    OddInputs,
+    /// The first elements of one more row, token and output follow.
+    Ragged,
+}
+
+impl Lie {
+    const ALL: [Lie; 4] = [Lie::Plain, Lie::OddWeights, Lie::OddInputs, Lie::Ragged];
+
+    /// How many elements stand behind operands that would hold one more part of `len`: not all of it, nor too many.
+    const fn behind(self, len: usize) -> usize {
+        match self {
+            Lie::Ragged if len > 32 => 32,
+            Lie::Ragged => len.saturating_sub(1),
+            _ => 0,
+        }
+    }
+}
+
+/// Shapes (rows, inputs, tokens) of the products, forward and transposed, with weights of every width.
+const SHAPES: [(usize, usize, usize); 24] = [
     (1, 1, 1),
     (2, 3, 1),
     (3, 4, 2),
@@ -32,49 +67,72 @@ pub const SHAPES: &[(usize, usize, usize)] = &[
     (1, 515, 1),
     (2, 260, 1),
     (33, 2, 1),
+    (40, 8, 3),
+    (21, 4, 3),
+    // The tile of the DSP leaf: an odd last row and token, one and two buffers of 256 columns, with a tail and without.
+    (3, 5, 5),
+    (2, 264, 4),
+    (3, 263, 5),
+    // Its transposed product: one and two strips of 128 columns.
+    (4, 200, 1),
+    (5, 131, 1),
+    // Long enough to pass the fold of an `i32` where all products are extremes of one sign: see `LONG`.
+    (1, 1040, 1),
+    (2, 520, 2),
 ];
 
-/// Shapes whose sums pass every fold when all values are extremes of one sign: long rows, wide tiles, many rows.
-pub const LONG: &[(usize, usize, usize)] = &[(1, 1040, 1), (2, 520, 2), (1100, 1, 1), (550, 2, 1)];
+/// Shapes of the transposed product with more rows than an `i32` can sum; bytes alone, which are the ones that fold.
+const TALL: [(usize, usize, usize); 3] = [(1100, 1, 1), (550, 2, 1), (600, 8, 1)];
 
-/// The largest buffers that [`run`] needs: weights, inputs, accumulators.
-pub const BUFFERS: (usize, usize, usize) = (1104, 1104, 128);
+/// Shapes whose sums leave 32 bits when all values are extremes of one sign.
+const LONG: [(usize, usize, usize); 2] = [(1, 1040, 1), (2, 520, 2)];
 
-/// Buffers for [`run`], sized by [`BUFFERS`].
-#[derive(Debug)]
-pub struct Scratch<'a> {
-    /// Weights of 16 bits; [`BUFFERS`]`.0`.
-    pub w16: &'a mut [i16],
-    /// Weights of 8 bits; [`BUFFERS`]`.0`.
-    pub w8: &'a mut [i8],
-    /// Inputs; [`BUFFERS`]`.1`.
-    pub x: &'a mut [i16],
-    /// Accumulators, twice; [`BUFFERS`]`.2`.
-    pub acc: [&'a mut [i64]; 2],
-}
+/// (rows, columns, tokens) of outer products: around a strip of 64 columns and a tile of 8 tokens, and beyond both.
+const OUTER: [(usize, usize, usize); 9] =
+    [(1, 1, 1), (2, 3, 1), (3, 5, 2), (5, 7, 3), (4, 64, 6), (3, 70, 5), (5, 130, 7), (2, 200, 8), (3, 9, 9)];
 
-/// Runs every kernel on every shape with values from `seed`, extremes included.
+/// Shifts of outer products beyond the least that a layer passes.
+const SHIFTS: [u32; 5] = [0, 3, 8, 15, 40];
+
+/// Columns of a transposed product times tokens, at most: what its accumulators have room for.
+const SUMS: usize = 208;
+
+/// Bytes of memory that [`run`] needs.
+pub const BYTES: usize = 7680;
+
+/// Runs every kernel on every shape with values from `seed`, extremes included; `memory`: [`BYTES`], and 15 more where it
+/// does not start at a multiple of 16.
 ///
 /// # Errors
-/// The first kernel and shape where the active leaf differs from generic, or where a buffer is too small.
-pub fn run(seed: Seed, scratch: &mut Scratch<'_>) -> Result<(), Mismatch> {
-    for (n, &shape) in SHAPES.iter().enumerate() {
-        run_shape(Values::Drawn(Stream::new(seed, Purpose::Init, n as u32, 0)), shape, scratch)?;
-    }
-    for &shape in LONG {
-        // Every product has the largest magnitude an image can make, and all have one sign.
-        run_shape(Values::Least, shape, scratch)?;
-        run_shape(Values::Opposed, shape, scratch)?;
+/// The first kernel and shape where the active leaf differs from generic; [`Mismatch::kernel`] is "memory" where there is
+/// too little of it.
+pub fn run(seed: Seed, memory: &mut [u8]) -> Result<(), Mismatch> {
+    let drawn = |n: usize, what| Values::Drawn(Stream::new(seed, Purpose::Init, n as u32, what));
+    for lie in Lie::ALL {
+        for (n, &shape) in SHAPES.iter().enumerate() {
+            Case { values: drawn(n, 0), shape, lie }.products(memory)?;
+        }
+        for (n, &shape) in TALL.iter().enumerate() {
+            Case { values: drawn(n, 1), shape, lie }.tall(memory)?;
+        }
+        for (n, &shape) in OUTER.iter().enumerate() {
+            Case { values: drawn(n, 2), shape, lie }.outer(memory)?;
+        }
+        for values in [Values::Least, Values::Opposed] {
+            LONG.iter().try_for_each(|&shape| Case { values, shape, lie }.products(memory))?;
+            TALL.iter().try_for_each(|&shape| Case { values, shape, lie }.tall(memory))?;
+            OUTER.iter().try_for_each(|&shape| Case { values, shape, lie }.outer(memory))?;
+        }
     }
     Ok(())
 }
 
-/// What the buffers are filled with.
+/// What the operands are filled with.
 #[derive(Clone, Copy)]
 enum Values {
     /// Drawn, one in eight an extreme.
     Drawn(Stream),
-    /// The least weights with the least inputs of a canonical block: products are positive.
+    /// The least weights with the least inputs: products are positive, and the largest there are.
     Least,
     /// The least weights with the largest inputs: products are negative.
     Opposed,
@@ -83,20 +141,20 @@ enum Values {
 impl Values {
     fn weight(self, index: usize) -> i16 {
         match self {
-            Values::Drawn(stream) => extreme_i16(stream.at(index as u32), 32767),
+            Values::Drawn(stream) => drawn(stream.at(index as u32)),
             Values::Least | Values::Opposed => i16::MIN,
         }
     }
 
     fn input(self, index: usize) -> i16 {
         match self {
-            Values::Drawn(stream) => extreme_i16(stream.at(0x2_0000 + index as u32), 32639),
-            Values::Least => -MANTISSA_MAX,
-            Values::Opposed => MANTISSA_MAX,
+            Values::Drawn(stream) => drawn(stream.at(0x2_0000 + index as u32)),
+            Values::Least => i16::MIN,
+            Values::Opposed => i16::MAX,
         }
     }
 
-    fn byte(self, index: usize) -> u8 {
+    fn nibbles(self, index: usize) -> u8 {
         match self {
             Values::Drawn(stream) => stream.at(0x4_0000 + index as u32) as u8,
             Values::Least | Values::Opposed => 0x88,
@@ -111,100 +169,161 @@ impl Values {
     }
 }
 
-fn run_shape(values: Values, shape: (usize, usize, usize), s: &mut Scratch<'_>) -> Result<(), Mismatch> {
-    let (rows, inputs, tokens) = shape;
-    let small = Mismatch { kernel: "scratch too small", shape };
-    let [want, got] = &mut s.acc;
-    let w16 = s.w16.get_mut(..rows * inputs).ok_or(small)?;
-    let w8 = s.w8.get_mut(..rows * inputs).ok_or(small)?;
-    let x = s.x.get_mut(..tokens * inputs.max(rows)).ok_or(small)?;
-    for (i, w) in w16.iter_mut().enumerate() {
-        *w = values.weight(i);
+/// 16 of 32 random bits; one value in eight is an extreme.
+const fn drawn(bits: u32) -> i16 {
+    match bits & 15 {
+        0 => i16::MAX,
+        1 => i16::MIN,
+        _ => (bits >> 16) as i16,
     }
-    for (i, w) in w8.iter_mut().enumerate() {
-        *w = (values.weight(0x1_0000 + i) >> 8) as i8;
-    }
-    for (i, x) in x.iter_mut().enumerate() {
-        *x = values.input(i);
-    }
-
-    let mut check = |kernel, len: usize, f: &dyn Fn(&mut [i64]), g: &dyn Fn(&mut [i64])| {
-        let want = want.get_mut(..len).ok_or(small)?;
-        let got = got.get_mut(..len).ok_or(small)?;
-        f(want);
-        got.fill(-1);
-        g(got);
-        if want == got { Ok(()) } else { Err(Mismatch { kernel, shape }) }
-    };
-
-    let xs = x.get(..tokens * inputs).ok_or(small)?;
-    // As many rows as the accumulators reach.
-    let some = rows.min(BUFFERS.2 / tokens);
-    let (s8, s16) = (w8.get(..some * inputs).ok_or(small)?, w16.get(..some * inputs).ok_or(small)?);
-    let len = tokens * some;
-    check("product_i8", len, &|a| generic::product_i8(s8, inputs, xs, a), &|a| active::product_i8(s8, inputs, xs, a))?;
-    check("product_i16", len, &|a| generic::product_i16(s16, inputs, xs, a), &|a| {
-        active::product_i16(s16, inputs, xs, a);
-    })?;
-
-    // The transposed product of all columns, as far as the accumulators reach, and of a range in the middle.
-    let gs = x.get(..tokens * rows).ok_or(small)?;
-    for (first, columns) in [(0, inputs.min(32)), (inputs / 3, (inputs - inputs / 3).min(32))] {
-        let len = tokens * columns;
-        check("transposed_i8", len, &|a| generic::transposed_i8(w8, inputs, first, gs, a), &|a| {
-            active::transposed_i8(w8, inputs, first, gs, a);
-        })?;
-        check("transposed_i16", len, &|a| generic::transposed_i16(w16, inputs, first, gs, a), &|a| {
-            active::transposed_i16(w16, inputs, first, gs, a);
-        })?;
-    }
-
-    // Outer products, of at most 8 by 8.
-    let (r, c) = (rows.min(8), inputs.min(8));
-    let (left, right) = (w16.get(..tokens * r), x.get(..tokens * c));
-    if let (Some(left), Some(right)) = (left, right) {
-        let (mut a, mut b) = ([7_i32; 64], [7_i32; 64]);
-        let (a, b) = (a.get_mut(..r * c).ok_or(small)?, b.get_mut(..r * c).ok_or(small)?);
-        let shift = 4 + crate::fixed::rounding::ceil_log2(tokens);
-        generic::outer_i16(left, right, tokens, shift, a);
-        active::outer_i16(left, right, tokens, shift, b);
-        if a != b {
-            return Err(Mismatch { kernel: "outer_i16", shape });
-        }
-    }
-
-    // 4-bit weights from the same bytes, where a row of them is full.
-    let row_bytes = I4::row_bytes(inputs);
-    let row_groups = I4::row_groups(inputs);
-    let mut groups = [0_u8; 64];
-    let mut nibbles = [0_u8; 320];
-    if let (Some(groups), Some(nibbles)) = (groups.get_mut(..rows * row_groups), nibbles.get_mut(..rows * row_bytes)) {
-        for (i, g) in groups.iter_mut().enumerate() {
-            *g = values.group(i);
-        }
-        for (i, n) in nibbles.iter_mut().enumerate() {
-            *n = values.byte(i);
-        }
-        let w = I4 { nibbles, groups };
-        check("product_i4", tokens * rows, &|a| generic::product_i4(w, inputs, xs, a), &|a| {
-            active::product_i4(w, inputs, xs, a);
-        })?;
-        for (first, columns) in [(0, inputs.min(32)), (inputs / 3, (inputs - inputs / 3).min(32))] {
-            let len = tokens * columns;
-            check("transposed_i4", len, &|a| generic::transposed_i4(w, inputs, first, gs, a), &|a| {
-                active::transposed_i4(w, inputs, first, gs, a);
-            })?;
-        }
-    }
-    Ok(())
 }
 
-/// A value within ±`limit` from 32 random bits; one in eight is an extreme.
-fn extreme_i16(bits: u32, limit: i16) -> i16 {
-    match bits & 15 {
-        0 => limit,
-        1 => -limit,
-        _ => ((((bits >> 16) as i16) as i32 * i32::from(limit)) / 32768) as i16,
+/// What memory is cut into.
+trait Value: FromBytes + IntoBytes + KnownLayout + From<i8> {}
+
+impl<T: FromBytes + IntoBytes + KnownLayout + From<i8>> Value for T {}
+
+/// Outputs before a kernel runs: what it does not overwrite must still be this.
+const UNTOUCHED: i8 = -1;
+
+/// One shape, as its operands are filled and lie.
+#[derive(Clone, Copy)]
+struct Case {
+    values: Values,
+    shape: (usize, usize, usize),
+    lie: Lie,
+}
+
+impl Case {
+    /// Every product, with weights of every width.
+    fn products(self, memory: &mut [u8]) -> Result<(), Mismatch> {
+        self.product("product_i8", memory, Case::i8, generic::product_i8, active::product_i8)?;
+        self.product("product_i16", memory, Case::i16, generic::product_i16, active::product_i16)?;
+        self.product("product_i4", memory, Case::i4, generic::product_i4, active::product_i4)?;
+        self.tall(memory)?;
+        self.transposed("transposed_i16", memory, Case::i16, generic::transposed_i16, active::transposed_i16)?;
+        self.transposed("transposed_i4", memory, Case::i4, generic::transposed_i4, active::transposed_i4)
+    }
+
+    /// The transposed product of bytes alone.
+    fn tall(self, memory: &mut [u8]) -> Result<(), Mismatch> {
+        self.transposed("transposed_i8", memory, Case::i8, generic::transposed_i8, active::transposed_i8)
+    }
+
+    fn product<'m, W: Copy>(
+        self,
+        kernel: &'static str,
+        memory: &'m mut [u8],
+        weights: impl Fn(Case, &mut Workspace<'m>) -> Option<W>,
+        spec: impl Fn(W, usize, &[i16], &mut [i64]),
+        leaf: impl Fn(W, usize, &[i16], &mut [i64]),
+    ) -> Result<(), Mismatch> {
+        let (rows, inputs, tokens) = self.shape;
+        let mut memory = Workspace::new(memory);
+        let cut = |m: &mut Workspace<'m>| {
+            Some((weights(self, m)?, self.inputs(m, tokens, inputs)?, self.outputs::<i64>(m, tokens, rows)?))
+        };
+        let (w, x, [want, got]) = cut(&mut memory).ok_or(self.mismatch("memory"))?;
+        spec(w, inputs, x, want);
+        leaf(w, inputs, x, got);
+        if want == got { Ok(()) } else { Err(self.mismatch(kernel)) }
+    }
+
+    /// Of all columns, of a range in the middle, and of one that reaches beyond the last column; as far as there are sums.
+    fn transposed<'m, W: Copy>(
+        self,
+        kernel: &'static str,
+        memory: &'m mut [u8],
+        weights: impl Fn(Case, &mut Workspace<'m>) -> Option<W>,
+        spec: impl Fn(W, usize, usize, &[i16], &mut [i64]),
+        leaf: impl Fn(W, usize, usize, &[i16], &mut [i64]),
+    ) -> Result<(), Mismatch> {
+        let (rows, inputs, tokens) = self.shape;
+        let mut memory = Workspace::new(memory);
+        let most = inputs.min(SUMS / tokens);
+        let cut = |m: &mut Workspace<'m>| {
+            Some((weights(self, m)?, self.inputs(m, tokens, rows)?, self.outputs::<i64>(m, most, tokens)?))
+        };
+        let (w, g, [want, got]) = cut(&mut memory).ok_or(self.mismatch("memory"))?;
+        for (first, columns) in [(0, most), (inputs / 3, most.min(inputs - inputs / 3)), (inputs - 1, most.min(2))] {
+            let len = columns * tokens + self.lie.behind(tokens);
+            let (Some(want), Some(got)) = (want.get_mut(..len), got.get_mut(..len)) else {
+                return Err(self.mismatch("memory"));
+            };
+            spec(w, inputs, first, g, want);
+            leaf(w, inputs, first, g, got);
+            if want != got {
+                return Err(self.mismatch(kernel));
+            }
+        }
+        Ok(())
+    }
+
+    fn outer(self, memory: &mut [u8]) -> Result<(), Mismatch> {
+        let (rows, columns, tokens) = self.shape;
+        let mut memory = Workspace::new(memory);
+        // The left vectors are drawn as weights; there are as many tokens of them as long as less than one column follows.
+        let left = Case { shape: (rows, tokens, 1), ..self };
+        let mut cut = || {
+            let m = &mut memory;
+            Some((left.i16(m)?, self.inputs(m, columns, tokens)?, self.outputs::<i32>(m, rows, columns)?))
+        };
+        let (left, right, [want, got]) = cut().ok_or(self.mismatch("memory"))?;
+        for more in SHIFTS {
+            let shift = ceil_log2(tokens) + 1 + more;
+            generic::outer_i16(left, right, tokens, shift, want);
+            active::outer_i16(left, right, tokens, shift, got);
+            if want != got {
+                return Err(self.mismatch("outer_i16"));
+            }
+        }
+        Ok(())
+    }
+
+    const fn mismatch(self, kernel: &'static str) -> Mismatch {
+        Mismatch { kernel, shape: self.shape, lie: self.lie }
+    }
+
+    fn i8<'m>(self, memory: &mut Workspace<'m>) -> Option<&'m [i8]> {
+        self.weights(memory, |w| (w >> 8) as i8)
+    }
+
+    fn i16<'m>(self, memory: &mut Workspace<'m>) -> Option<&'m [i16]> {
+        self.weights(memory, |w| w)
+    }
+
+    fn weights<'m, T: Value>(self, memory: &mut Workspace<'m>, of: impl Fn(i16) -> T) -> Option<&'m [T]> {
+        let (rows, inputs, _) = self.shape;
+        let odd = usize::from(self.lie == Lie::OddWeights);
+        let all = memory.try_carve(odd + rows * inputs + self.lie.behind(inputs))?;
+        all.iter_mut().enumerate().for_each(|(i, w)| *w = of(self.values.weight(i)));
+        all.get(odd..)
+    }
+
+    fn i4<'m>(self, memory: &mut Workspace<'m>) -> Option<I4<'m>> {
+        let (rows, inputs, _) = self.shape;
+        let (bytes, count) = (I4::row_bytes(inputs), I4::row_groups(inputs));
+        let nibbles = memory.try_carve(rows * bytes + self.lie.behind(bytes))?;
+        nibbles.iter_mut().enumerate().for_each(|(i, n)| *n = self.values.nibbles(i));
+        let groups = memory.try_carve(rows * count + self.lie.behind(count))?;
+        groups.iter_mut().enumerate().for_each(|(i, g)| *g = self.values.group(i));
+        Some(I4 { nibbles, groups })
+    }
+
+    /// `count` vectors of `width`.
+    fn inputs<'m>(self, memory: &mut Workspace<'m>, count: usize, width: usize) -> Option<&'m [i16]> {
+        let odd = usize::from(self.lie == Lie::OddInputs);
+        let all = memory.try_carve(odd + count * width + self.lie.behind(width))?;
+        all.iter_mut().enumerate().for_each(|(i, x)| *x = self.values.input(i));
+        all.get(odd..)
+    }
+
+    /// `count` times `width` outputs, twice: for the specification and for the leaf.
+    fn outputs<'m, T: Value>(self, memory: &mut Workspace<'m>, count: usize, width: usize) -> Option<[&'m mut [T]; 2]> {
+        let len = count * width + self.lie.behind(width);
+        let mut both = [memory.try_carve(len)?, memory.try_carve(len)?];
+        both.iter_mut().flat_map(|half| half.iter_mut()).for_each(|o| *o = T::from(UNTOUCHED));
+        Some(both)
     }
 }
 
@@ -215,41 +334,23 @@ mod tests {
 
     #[test]
     fn active_is_generic() {
-        let (w, x, a) = BUFFERS;
-        let (mut w16, mut w8, mut x) = (vec![0; w], vec![0; w], vec![0; x]);
-        let (mut a0, mut a1) = (vec![0; a], vec![0; a]);
-        let mut scratch = Scratch { w16: &mut w16, w8: &mut w8, x: &mut x, acc: [&mut a0, &mut a1] };
-        assert_eq!(run(Seed(1), &mut scratch), Ok(()));
-    }
-
-    /// Sums of [`LONG`] shapes do not fit 32 bits: a leaf that forgot to fold would be seen.
-    #[test]
-    fn long_shapes_pass_32_bits() {
-        let byte = 128 * i64::from(MANTISSA_MAX);
-        for &(rows, inputs, tokens) in LONG {
-            assert!(rows.max(inputs) as i64 * byte > i64::from(i32::MAX), "{rows} {inputs} {tokens}");
+        for seed in 0..4 {
+            assert_eq!(run(Seed(seed), &mut vec![0; BYTES + 15]), Ok(()));
         }
     }
 
     #[test]
-    fn generic_is_the_plain_sum() {
-        // 128-bit sums over one shape beyond the fold, extremes only.
-        let (rows, inputs) = (2, 1200);
-        let w = vec![-127_i8; rows * inputs];
-        let x = vec![-32639_i16; inputs];
-        let mut acc = vec![0; rows];
-        generic::product_i8(&w, inputs, &x, &mut acc);
-        assert_eq!(acc, vec![127 * 32639 * 1200; rows]);
-        let mut t = vec![0; inputs];
-        generic::transposed_i8(&w, inputs, 0, &[32639, -32639], &mut t);
-        assert_eq!(t, vec![0; inputs]);
+    fn too_little_memory_is_a_mismatch() {
+        let error = run(Seed(1), &mut vec![0; BYTES / 2]).unwrap_err();
+        assert_eq!(error.kernel, "memory");
     }
 
+    /// Sums of [`LONG`] and [`TALL`] shapes do not fit 32 bits: a leaf that forgot to fold would be seen.
     #[test]
-    fn i4_unpacks_by_its_definition() {
-        // Row of 3 weights: -7, 3, 5 (high nibble of the last byte unused); group scale 63.
-        let w = I4 { nibbles: &[0x39, 0x05], groups: &[63] };
-        let row: vec::Vec<i16> = w.iter_rows(3).flat_map(|r| r.values()).collect();
-        assert_eq!(row, [-441, 189, 315]);
+    fn long_shapes_pass_32_bits() {
+        for (rows, inputs, tokens) in LONG.into_iter().chain(TALL) {
+            assert!(rows.max(inputs) as i64 * 128 * 32768 > i64::from(i32::MAX), "{rows} {inputs} {tokens}");
+        }
+        assert!(LONG.iter().all(|shape| SHAPES.contains(shape)));
     }
 }

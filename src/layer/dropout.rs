@@ -30,8 +30,8 @@ impl Dropout {
         Some(Dropout { stream, threshold, first: 0, keep_scale: Real::ONE.div(keep) })
     }
 
-    /// The same mask for a tile whose first element is number `first` of the sample (token · width): a tile is masked as
-    /// the whole would be.
+    /// The same mask for a call whose first element is number `first` of the sample (first token · width): tokens that are
+    /// split over calls are masked as the whole would be.
     #[must_use]
     pub const fn starting_at(self, first: usize) -> Dropout {
         Dropout { first: first as u32, ..self }

@@ -2,8 +2,9 @@
 //!
 //! Sums across tokens add vectors of different exponents. The token's exponent is folded into the small factor (the
 //! rank vector, rounded once to 16 bits at the tile's common exponent); then a tile's sum is exact, is rounded
-//! once, and joins the accumulator. Tiles have a fixed length, [`TILE`], and meet in ascending order: that order is
-//! part of the contract, because it decides the bits.
+//! once, and joins the accumulator. Tiles have a fixed length, [`TILE`], counted from the first token of a call, and meet
+//! in ascending order: that order is part of the contract, because it decides the bits. So who splits a sample's tokens
+//! over calls splits at multiples of it.
 
 use crate::fixed::rounding::{ceil_log2, shift_right_half_even};
 use crate::fixed::{Exp, Tile};
@@ -12,6 +13,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Tokens whose rank-one updates are summed exactly before they are rounded.
 pub const TILE: usize = 8;
+
+/// Exponents of tiles beyond ±this are taken as this: sums of a few 16-bit exponents stay far below.
+const LIMIT: i32 = 1 << 24;
 
 /// The state of an accumulator beside its values: `value = v · 2^exponent`, `|v| ≤ bound`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -62,7 +66,7 @@ impl Gradient<'_> {
     pub fn add_tile(&mut self, left: &[i16], right: &[i16], tokens: usize, exponent: i32) {
         // Σ_t |l·r| ≤ tokens · 2^30; moved down to 2^29.
         let down = ceil_log2(tokens) + 1;
-        let natural = exponent + down as i32;
+        let natural = exponent.clamp(-LIMIT, LIMIT) + down as i32;
         if self.scale.is_empty() {
             self.scale.exponent = natural;
         } else if natural > self.scale.exponent {
@@ -88,12 +92,6 @@ impl Gradient<'_> {
         self.scale.exponent += by as i32;
         // Rounding can add at most one half; an accumulator that was not empty stays so.
         self.scale.bound = (u64::from(self.scale.bound) >> by.min(40)) as u32 + 1;
-    }
-
-    /// Empties the accumulator.
-    pub fn clear(&mut self) {
-        self.values.fill(0);
-        *self.scale = GradScale::EMPTY;
     }
 }
 
@@ -124,7 +122,7 @@ pub fn fold(small: Tile<'_>, other: &[Exp], factor: (i32, i32), out: &mut [i16])
             }
         }
     }
-    Some(common + factor_exponent + down as i32)
+    Some((common + down as i32).saturating_add(factor_exponent))
 }
 
 #[cfg(test)]
@@ -175,6 +173,20 @@ mod tests {
                 let got = f64::from(out[i]) * f64::from(e).exp2();
                 prop_assert!((want - got).abs() <= 0.5 * f64::from(e).exp2());
             }
+        }
+    }
+
+    #[test]
+    fn extreme_exponents_are_total() {
+        let (mut values, mut scale) = (vec![0; 1], GradScale::EMPTY);
+        for e in [0, i32::MIN, i32::MAX, -1, i32::MIN, i32::MAX] {
+            Gradient { values: &mut values, scale: &mut scale }.add_tile(&[i16::MIN], &[i16::MIN], 1, e);
+        }
+        // Two tiles at the largest exponent there is; the others are nothing beside them.
+        assert_eq!(i64::from(values[0]) << (scale.exponent() - (1 << 24)), 2 << 30);
+        for f in [i32::MIN, i32::MAX] {
+            let small = Tile { mantissas: &[1], exponents: &[Exp(i16::MAX)] };
+            assert!(fold(small, &[Exp(i16::MAX)], (1 << 15, f), &mut [0]).is_some());
         }
     }
 

@@ -224,6 +224,10 @@ impl<'a> Linear<'a> {
     /// `x`: `(tokens, inputs)`, as forward had it; `dy`: `(tokens, outputs)`; `dx`: `(tokens, inputs)`, canonical.
     /// `lora` is the one adapter that learns or passes gradients.
     ///
+    /// Tokens may be split over calls, here and in [`forward`](Linear::forward), without changing a bit: at multiples of
+    /// [`TILE`], because the tiles in which gradients are rounded count from a call's first token; and with
+    /// [`Dropout::starting_at`] for the masks of the later calls.
+    ///
     /// # Errors
     /// An operand of another size than the layer needs; nothing is written then.
     pub fn backward(

@@ -1,12 +1,16 @@
-//! Adapters: checked once against their base, then used in place, in flash or RAM.
+//! Adapters: checked once against their base, then used in place, in flash or RAM. [`emit`] writes them.
+
+pub mod emit;
+
+pub use emit::AdapterParts;
 
 use super::Model;
 use crate::fixed::Real;
-use crate::image::layout::{Dtype, NONE, section};
+use crate::image::layout::{Dtype, section};
 use crate::image::record::RecordProblem;
-use crate::image::{EmitError, Fingerprint, Head, ImageError, Kind, LoraRecord, NewImage, NewSection, Section};
+use crate::image::{Fingerprint, Head, ImageError, Kind, LoraRecord, Section};
 use crate::layer::Lora;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// Why an adapter cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,52 +227,4 @@ fn table<'a, T: FromBytes + Immutable + KnownLayout>(
 ) -> Result<&'a [T], AdapterError> {
     let found: Option<Section> = head.find(bytes, kind).filter(|s| s.dtype == dtype);
     found.and_then(|s| <[T]>::ref_from_bytes(head.bytes_of(bytes, &s)).ok()).ok_or(AdapterError::Missing(kind))
-}
-
-/// The parts of an adapter image: what a learner holds, and what a converter makes.
-#[derive(Clone, Copy, Debug)]
-pub struct AdapterParts<'a> {
-    /// Of the base's checkpoint.
-    pub source: Fingerprint,
-    /// Of the base's image.
-    pub image: Fingerprint,
-    /// In ascending order of their sites.
-    pub records: &'a [LoraRecord],
-    /// The rounded upper halves of A and B.
-    pub high: &'a [i16],
-    /// The signed lower halves; empty for an adapter that will only be used.
-    pub low: &'a [i16],
-    /// A JSON object, or nothing.
-    pub metadata: &'a [u8],
-}
-
-impl AdapterParts<'_> {
-    /// Writes the image.
-    ///
-    /// # Errors
-    /// See [`EmitError`].
-    pub fn write_to<W: embedded_io::Write>(&self, out: &mut W) -> Result<(), EmitError<W::Error>> {
-        let plane = |kind, values: &[i16]| NewSection {
-            kind,
-            site: NONE,
-            dtype: Dtype::I16,
-            exponent: 0,
-            rows: 1,
-            cols: values.len() as u32,
-            data: &[],
-        };
-        let mut sections = heapless::Vec::<NewSection<'_>, 4>::new();
-        let mut add = |section| sections.push(section).map_err(|_| EmitError::TooLarge);
-        add(NewSection::bytes(section::LORA_RECORDS, self.records.as_bytes()))?;
-        add(NewSection { data: self.high.as_bytes(), ..plane(section::LORA_HIGH, self.high) })?;
-        // What is empty is left out: an image says only what it holds.
-        if !self.low.is_empty() {
-            add(NewSection { data: self.low.as_bytes(), ..plane(section::LORA_LOW, self.low) })?;
-        }
-        if !self.metadata.is_empty() {
-            add(NewSection::bytes(section::METADATA, self.metadata))?;
-        }
-        let (kind, spec) = (Kind::Adapter, &LORA_SPEC);
-        NewImage { kind, source: self.source, image: self.image, spec, sections: &sections }.write_to(out)
-    }
 }

@@ -1,7 +1,8 @@
-//! [`Arena`]: the one static buffer a firmware sets aside, of exactly the size its [`Plan`] tells; and [`Workspace`],
-//! which hands out its parts.
+//! [`Arena`]: the one static buffer a firmware sets aside, of exactly the size its [`Plan`] tells; and how a
+//! [`Workspace`] is split by a plan.
 
 use super::plan::{Plan, Scratch};
+pub use crate::memory::Workspace;
 use core::cell::{Cell, UnsafeCell};
 use critical_section::Mutex;
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
@@ -75,7 +76,7 @@ impl<const N: usize> Arena<N> {
         // SAFETY: `taken` was false and is true for ever now: this is the only reference there will be.
         #[allow(unsafe_code)]
         let bytes = unsafe { &mut *self.bytes.get() };
-        Ok(Workspace { bytes })
+        Ok(Workspace::new(bytes))
     }
 }
 
@@ -91,20 +92,7 @@ impl<const N: usize> core::fmt::Debug for Arena<N> {
     }
 }
 
-/// Memory to be split by a plan.
-#[derive(Debug)]
-pub struct Workspace<'a> {
-    bytes: &'a mut [u8],
-}
-
 impl<'a> Workspace<'a> {
-    /// From any buffer; what stands before a multiple of 16 is left unused, so give 15 bytes more than the plan tells.
-    #[must_use]
-    pub fn new(bytes: &'a mut [u8]) -> Workspace<'a> {
-        let skip = bytes.as_ptr().align_offset(16);
-        Workspace { bytes: bytes.get_mut(skip..).unwrap_or(&mut []) }
-    }
-
     /// The buffers of inference.
     ///
     /// # Errors
@@ -114,24 +102,12 @@ impl<'a> Workspace<'a> {
         Ok(self.carve_scratch(plan))
     }
 
-    /// The buffers of inference and training.
-    ///
-    /// # Errors
-    /// [`ArenaError::TooSmall`]; [`ArenaError::NotPlanned`] where the plan has no training.
-    #[cfg(feature = "train")]
-    pub fn split(mut self, plan: &Plan<'_>) -> Result<(Scratch<'a>, crate::train::Learn<'a>), ArenaError> {
-        self.reserve(plan.bytes())?;
-        let train = plan.training().ok_or(ArenaError::NotPlanned)?;
-        let scratch = self.carve_scratch(plan);
-        Ok((scratch, crate::train::Learn::carve(train, plan, &mut self)))
-    }
-
-    fn reserve(&self, needed: usize) -> Result<(), ArenaError> {
-        let available = self.bytes.len();
+    pub(crate) fn reserve(&self, needed: usize) -> Result<(), ArenaError> {
+        let available = self.len();
         if needed > available { Err(ArenaError::TooSmall { needed, available }) } else { Ok(()) }
     }
 
-    fn carve_scratch(&mut self, plan: &Plan<'_>) -> Scratch<'a> {
+    pub(crate) fn carve_scratch(&mut self, plan: &Plan<'_>) -> Scratch<'a> {
         let l = plan.scratch_lengths();
         Scratch {
             acc: self.carve(l.acc),
@@ -147,18 +123,6 @@ impl<'a> Workspace<'a> {
 
     /// The next `len` values; empty where they do not fit, which `reserve` has ruled out.
     pub(crate) fn carve<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> &'a mut [T] {
-        let bytes = carved_bytes::<T>(len);
-        let all = core::mem::take(&mut self.bytes);
-        let Some((part, rest)) = all.split_at_mut_checked(bytes) else {
-            return <[T]>::mut_from_bytes(&mut []).unwrap_or_default();
-        };
-        self.bytes = rest;
-        let exact = part.get_mut(..len * size_of::<T>()).unwrap_or_default();
-        <[T]>::mut_from_bytes(exact).unwrap_or_default()
+        self.try_carve(len).unwrap_or_default()
     }
-}
-
-/// Bytes that `len` values take in a workspace: a multiple of 8, so that whatever follows is aligned.
-pub(crate) const fn carved_bytes<T>(len: usize) -> usize {
-    (len * size_of::<T>()).next_multiple_of(8)
 }

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod arena;
+pub mod must_fit;
 pub mod plan;
 pub mod run;
 pub mod spec;

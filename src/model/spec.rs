@@ -21,7 +21,7 @@
 //! spec together are all that a memory plan needs, so both are read by `const fn`.
 
 use crate::image::head::SpecProblem;
-use crate::image::layout::{Dtype, NONE, section, u8_at, u16_at, u32_at};
+use crate::image::layout::{Dtype, NONE, section, u8_at, u16_at, u32_at, zeros_at};
 use crate::image::{Head, ImageError, Kind, Section};
 use crate::kernel::{I4, MAX_DIM};
 use crate::layer::Activation;
@@ -47,7 +47,8 @@ pub enum HeadKind {
     Regression = 3,
 }
 
-/// The part that a linear layer plays: adapters are chosen by it. A set of bits.
+/// The part that a linear layer plays: adapters are chosen by it. A set of bits; sets are joined by `|`, and in constants
+/// by [`or`](Roles::or).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Roles(pub u32);
@@ -193,6 +194,13 @@ impl Spec {
         if (this.mean == NONE) != (this.scale == NONE) {
             return wrong(14, SpecProblem::Section(this.mean));
         }
+        if !zeros_at(spec, 18, RECORD) {
+            return wrong(18, SpecProblem::Reserved);
+        }
+        let end = RECORD * (this.linears as usize + 1);
+        if spec.len() != end {
+            return wrong(end, SpecProblem::Reserved);
+        }
         Ok(this)
     }
 
@@ -279,7 +287,7 @@ impl LinearSpec {
         if !matches || (self.groups == NONE) == four_bits {
             return wrong(at + 20, SpecProblem::Section(self.groups));
         }
-        Ok(())
+        if zeros_at(head.spec(bytes), at + 22, at + RECORD) { Ok(()) } else { wrong(at + 22, SpecProblem::Reserved) }
     }
 
     /// The record as bytes.

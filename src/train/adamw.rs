@@ -9,8 +9,10 @@
 //! (1 − β1) / √((1 − β2)(1 − β1²/β2)), 7.3 at the default betas: there it acts only on rounding. Betas with a larger
 //! limit (β2 = 0.9999: 23) are clamped where PyTorch would not. The update uses m in 30 bits, before it is stored in 16.
 
-use super::moments::{Second, Term, common_exponent, store_first, weighted};
+use super::moments::{Second, Term, common_exponent, weighted};
+use super::optimizer::sealed::Sealed;
 use super::optimizer::{Optimizer, Step, Tensor, is_decay};
+use crate::fixed::block::requantize_i32;
 use crate::fixed::{Exp, Real};
 
 /// The largest |u|.
@@ -41,6 +43,8 @@ impl AdamW {
         weight_decay: Real::ZERO,
     };
 }
+
+impl Sealed for AdamW {}
 
 impl Optimizer for AdamW {
     fn moments(&self) -> usize {
@@ -95,7 +99,7 @@ impl Optimizer for AdamW {
             *g = weighted(&terms, [*g, i32::from(m), 0], exponent);
         }
         v.recentre();
-        state.first = store_first(gradient, exponent, first);
+        state.first = requantize_i32(gradient, exponent, first).0;
 
         let correction1 = Real::ONE.sub(self.beta1.powi(step.number));
         let correction2 = Real::ONE.sub(self.beta2.powi(step.number)).rsqrt();

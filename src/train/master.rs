@@ -51,7 +51,7 @@ impl Master<'_> {
     pub fn set(&mut self, values: &[i32], exponent: i32) {
         let union = values.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
         // Far below anything a sum could notice; and what an image may not hold.
-        let peak_exponent = exponent + bit_length(union) as i32 - PEAK_BITS;
+        let peak_exponent = exponent.saturating_add(bit_length(union) as i32 - PEAK_BITS);
         if union == 0 || peak_exponent < -MAX_EXPONENT {
             self.high.fill(0);
             self.low.fill(0);
@@ -67,7 +67,7 @@ impl Master<'_> {
         for ((h, l), &v) in self.high.iter_mut().zip(self.low.iter_mut()).zip(values) {
             (*h, *l) = split(shift_half_even(i64::from(v), shift) as i32);
         }
-        *self.exponent = Exp::saturating((exponent + shift).min(MAX_EXPONENT)).0;
+        *self.exponent = Exp::saturating(exponent.saturating_add(shift).min(MAX_EXPONENT)).0;
     }
 
     /// `master ← master · decay − delta(i)`, for every element.
@@ -138,6 +138,15 @@ mod tests {
                 let want = b - f64::from(d) * f64::from(de).exp2();
                 prop_assert!((value(&m, i) - want).abs() <= top * f64::from(-27).exp2(), "{} {}", value(&m, i), want);
             }
+        }
+    }
+
+    #[test]
+    fn extreme_exponents_are_total() {
+        let (mut h, mut l, mut x) = (vec![0; 2], vec![0; 2], 0);
+        for (exponent, expected) in [(i32::MAX, MAX_EXPONENT as i16), (i32::MIN, Exp::ZERO.0)] {
+            Master { high: &mut h, low: &mut l, exponent: &mut x }.set(&[i32::MAX, 1], exponent);
+            assert_eq!(x, expected);
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! * [`learner`]: A and B while they learn: masters, gradients, moments, kept activations
 //! * [`loss`]: cross-entropy, binary cross-entropy on logits, mean squared error
-//! * [`optimizer`]: what an optimizer is; [`adamw`], [`sgd`]
+//! * [`optimizer`]: what an optimizer is; [`adamw`], [`sgd`]; [`rule`]: either, chosen at run time
 //! * [`schedule`]: the learning rate over time
 //! * [`trainer`]: the sequence of units
 //! * [`master`], [`moments`]: the number formats of the parameters and of the optimizers' state
@@ -19,6 +19,7 @@ pub mod loss;
 pub mod master;
 pub mod moments;
 pub mod optimizer;
+pub mod rule;
 pub mod schedule;
 pub mod sgd;
 pub mod trainer;
@@ -27,6 +28,7 @@ pub use adamw::AdamW;
 pub use learner::{Learn, LearnError, Learner};
 pub use loss::{LossKind, Target};
 pub use optimizer::Optimizer;
+pub use rule::Rule;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
 pub use trainer::{Progress, TrainError, Trainer};

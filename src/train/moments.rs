@@ -5,8 +5,7 @@
 //! At β2 = 0.999 a step changes it by about one LSB, so it is rounded with a dither from the hash: unbiased, where
 //! rounding to nearest would stand still.
 
-use crate::fixed::block::{canonical_shift, clamp_mantissa};
-use crate::fixed::rounding::{bit_length, shift_half_even, shift_right_half_even};
+use crate::fixed::rounding::{bit_length, shift_right_half_even};
 use crate::fixed::{Exp, Real};
 use crate::layer::gradient::GradScale;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -61,7 +60,7 @@ impl Term {
     fn at(&self, x: i32, exponent: i32) -> i64 {
         shift_right_half_even(
             i64::from(self.factor.mantissa()) * i64::from(x),
-            (exponent - self.factor.exponent()).clamp(0, 63) as u32,
+            exponent.saturating_sub(self.factor.exponent()).clamp(0, 63) as u32,
         )
     }
 }
@@ -81,19 +80,6 @@ pub fn weighted(terms: &[Term; 3], x: [i32; 3], exponent: i32) -> i32 {
     let [xa, xb, xc] = x;
     let part = |t: &Term, x: i32| if t.bits == 0 { 0 } else { t.at(x, exponent) };
     (part(a, xa) + part(b, xb) + part(c, xc)) as i32
-}
-
-/// Stores `values · 2^exponent` as a block of 16-bit mantissas (canonical, half to even) and returns its exponent.
-pub fn store_first(values: &[i32], exponent: i32, first: &mut [i16]) -> i16 {
-    let union = values.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
-    let Some((shift, exponent)) = canonical_shift(union, exponent) else {
-        first.fill(0);
-        return Exp::ZERO.0;
-    };
-    for (m, &v) in first.iter_mut().zip(values) {
-        *m = clamp_mantissa(shift_half_even(i64::from(v), shift) as i32);
-    }
-    exponent.0
 }
 
 /// The second moment of one tensor: `value = (1024 + mantissa) · 2^(field + offset)`; code 0 is 0.
@@ -197,7 +183,10 @@ pub fn sum_of_squares(values: &[i32], exponent: i32, bits: u32) -> Real {
         sum = sum.saturating_add(v * v);
     }
     let excess = bit_length(sum).saturating_sub(62);
-    Real::new((sum >> excess) as i64, 2 * (exponent + down as i32) + excess as i32)
+    Real::new(
+        (sum >> excess) as i64,
+        exponent.saturating_add(down as i32).saturating_mul(2).saturating_add(excess as i32),
+    )
 }
 
 #[cfg(test)]
@@ -267,6 +256,15 @@ mod tests {
         }
         let mean = (0..64).map(|i| f(s.get(i))).sum::<f64>() / 64.0;
         assert!((mean / 0.999_f64.powi(3000) - 1.0).abs() < 0.02, "{mean}");
+    }
+
+    #[test]
+    fn extreme_exponents_are_total() {
+        for e in [i32::MIN, i32::MAX] {
+            let _ = sum_of_squares(&[i32::MAX; 4], e, 31);
+            let terms = [Term { factor: Real::ONE, bits: 31 }; 3];
+            let _ = weighted(&terms, [0; 3], e);
+        }
     }
 
     #[test]

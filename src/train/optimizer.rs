@@ -44,7 +44,7 @@ impl Tensor<'_> {
 /// What a rule is told about the step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// 1 for the first.
+    /// 1 for the first since the moments were last forgotten: what Adam's bias corrections go by.
     pub number: u32,
     /// The learning rate, schedule applied.
     pub lr: Real,
@@ -54,8 +54,18 @@ pub struct Step {
     pub dither: Stream,
 }
 
+/// Keeps [`Optimizer`] to this crate.
+pub(super) mod sealed {
+    /// A rule whose state has one of the forms that a learner keeps.
+    pub trait Sealed {}
+}
+
 /// An optimizer. Its configuration is `&self`; its state lies in the learner.
-pub trait Optimizer {
+///
+/// Sealed: a rule works on the masters, moments and accumulators as they lie in a learner, and those forms are not for
+/// others to build on. The rules are [`Sgd`](super::Sgd) and [`AdamW`](super::AdamW), and
+/// [`Rule`](super::Rule) is whichever of them.
+pub trait Optimizer: sealed::Sealed {
     /// Moments it keeps for each parameter: 0, 1 or 2. The plan must have made room.
     fn moments(&self) -> usize;
 

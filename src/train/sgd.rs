@@ -1,11 +1,13 @@
 //! SGD with momentum, as `torch.optim.SGD`: `v ← μ v + g + λ p`, `p ← p − lr · v`.
 
-use super::moments::{Term, common_exponent, store_first, weighted};
+use super::moments::{Term, common_exponent, weighted};
+use super::optimizer::sealed::Sealed;
 use super::optimizer::{Optimizer, Step, Tensor, is_decay};
+use crate::fixed::block::requantize_i32;
 use crate::fixed::rounding::bit_length;
 use crate::fixed::{Exp, Real};
 
-/// SGD. Without momentum it keeps no state.
+/// SGD. Without momentum it keeps no state, and forgets what there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sgd {
     /// Learning rate.
@@ -20,6 +22,8 @@ impl Sgd {
     /// lr 0.01, momentum 0.9, no decay.
     pub const DEFAULT: Sgd = Sgd { lr: Real::ratio(1, 100), momentum: Real::ratio(9, 10), weight_decay: Real::ZERO };
 }
+
+impl Sealed for Sgd {}
 
 impl Optimizer for Sgd {
     fn moments(&self) -> usize {
@@ -45,6 +49,12 @@ impl Optimizer for Sgd {
 
     fn update(&self, tensor: Tensor<'_>, step: &Step) {
         let Tensor { mut master, gradient, first, state, .. } = tensor;
+        let keeps = !self.momentum.is_zero();
+        if !keeps {
+            // What a later momentum would go on from: nothing.
+            first.fill(0);
+            state.first = Exp::ZERO.0;
+        }
         let grad = state.gradient;
         let live = |exponent: i16, bits: u32| if exponent == Exp::ZERO.0 { 0 } else { bits };
         let terms = [
@@ -59,7 +69,9 @@ impl Optimizer for Sgd {
         for ((g, m), p) in gradient.iter_mut().zip(momenta).zip(master.values()) {
             *g = weighted(&terms, [*g, i32::from(m), p], exponent);
         }
-        state.first = store_first(gradient, exponent, first);
+        if keeps {
+            state.first = requantize_i32(gradient, exponent, first).0;
+        }
         let union = gradient.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
         let velocity = step.lr.scale(exponent);
         let bound = velocity.abs().scale(bit_length(union) as i32);

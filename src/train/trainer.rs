@@ -3,7 +3,7 @@
 //! One unit is one layer forward, the loss, one layer backward, the norm of one tensor, or the update of one tensor.
 //! Between units all state lies in the learner's memory, so the scratch may serve an inference meanwhile.
 
-use super::learner::{BackwardParts, ForwardParts, Learner};
+use super::learner::{BackwardParts, ForwardParts, Learner, Mask};
 use super::loss::{LossKind, Staged, Target, loss};
 use super::moments::sum_of_squares;
 use super::optimizer::{Optimizer, Step, is_decay};
@@ -12,7 +12,7 @@ use crate::fixed::hash::{Purpose, Seed, Stream};
 use crate::fixed::{Block, Exp, Real, Tile, TileMut};
 use crate::image::Fingerprint;
 use crate::layer::normalize::{Input, Normalize};
-use crate::layer::{Dropout, ShapeError, first};
+use crate::layer::{ShapeError, first};
 use crate::model::{Model, Scratch};
 
 /// Why a sample is refused. The adapter is unchanged.
@@ -163,8 +163,8 @@ pub struct Trainer<'t, 'm, 'a, O> {
 impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     /// A trainer with one sample a step, a constant rate, no clipping, no dropout, and the loss that fits the head.
     ///
-    /// What an earlier trainer of this learner left, a sample half done or gradients of an unfinished step, goes on here;
-    /// the moments of another optimizer are forgotten.
+    /// What an earlier trainer of this learner left, a sample half done (under the dropout it began with) or gradients of
+    /// an unfinished step, goes on here, and a schedule goes on from the steps made so far; the moments of another optimizer are forgotten.
     ///
     /// # Errors
     /// [`TrainError::Base`], [`TrainError::Moments`], [`TrainError::Hyperparameter`].
@@ -276,6 +276,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         let [dy, _] = &mut self.learner.gradients;
         self.learner.staged = stage(target, first("gradient", dy, spec.outputs)?);
         self.learner.samples = self.learner.samples.wrapping_add(1);
+        self.learner.mask = Mask { p: self.dropout, seed: self.seed };
         self.learner.phase = Phase::Forward { site: 0, at: 0 };
         Ok(())
     }
@@ -353,7 +354,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
 
     fn forward(&mut self, site: u16, at: usize, scratch: &mut Scratch<'_>) -> Result<(), ShapeError> {
         let linear = self.model.linear(site);
-        let dropout = Dropout::new(self.dropout, self.seed, self.learner.samples, u32::from(site));
+        let dropout = self.learner.dropout(site);
         let ForwardParts { view, trace, exponents } = self.learner.forward_parts();
         let lora = view.lora(site).map(|l| crate::layer::Lora { dropout, ..l });
         let end = at + linear.inputs;
@@ -402,7 +403,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     ) -> Result<(), ShapeError> {
         let linear = self.model.linear(site);
         let lowest = self.learner.lowest_site();
-        let dropout = Dropout::new(self.dropout, self.seed, self.learner.samples, u32::from(site));
+        let dropout = self.learner.dropout(site);
         let parts = self.learner.backward_parts(site);
         let BackwardParts { view, gradient, trace, trace_exponents, gradients: [even, odd] } = parts;
         let lora = view.lora(site).map(|l| crate::layer::Lora { dropout, ..l });
@@ -474,12 +475,14 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     }
 
     fn update(&mut self, tensor: usize, factor: Real) -> bool {
-        let number = self.learner.steps.wrapping_add(1);
+        // The schedule counts on when the optimizer changes; its moments start anew.
+        let steps = self.learner.steps.saturating_add(1);
+        let number = self.learner.moment_steps.saturating_add(1);
         let step = Step {
             number,
-            lr: self.optimizer.lr().mul(self.schedule.factor(number)),
+            lr: self.optimizer.lr().mul(self.schedule.factor(steps)),
             gradient_factor: factor,
-            dither: Stream::new(self.seed, Purpose::Dither, number, tensor as u32),
+            dither: Stream::new(self.seed, Purpose::Dither, steps, tensor as u32),
         };
         if let Some(mut t) = self.learner.tensor(tensor) {
             self.optimizer.update(t.reborrow(), &step);
@@ -489,7 +492,8 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             self.learner.phase = Phase::Update { tensor: tensor + 1, factor };
             return false;
         }
-        self.learner.steps = number;
+        self.learner.steps = steps;
+        self.learner.moment_steps = number;
         self.learner.pending = 0;
         self.learner.phase = Phase::Idle;
         true

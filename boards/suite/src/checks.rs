@@ -1,9 +1,6 @@
 //! The suite proper: self-checks and the digest that must be equal on every machine.
 
-use ranklet::{
-    fixed::hash::Seed,
-    kernel::suite::{self, BUFFERS, Scratch},
-};
+use ranklet::{fixed::hash::Seed, kernel::suite};
 
 use crate::{Board, Failure, LEAF, counter::Counter, record, workload};
 
@@ -31,11 +28,9 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
 
 /// Compares the active kernel leaf with the generic kernels, on this very machine.
 fn kernels() -> Result<(), Failure> {
-    let (mut w16, mut w8, mut x) = ([0; BUFFERS.0], [0; BUFFERS.0], [0; BUFFERS.1]);
-    let (mut want, mut got) = ([0; BUFFERS.2], [0; BUFFERS.2]);
-    let mut scratch = Scratch { w16: &mut w16, w8: &mut w8, x: &mut x, acc: [&mut want, &mut got] };
+    let mut memory = [0; suite::BYTES + 15];
     for seed in 0..4 {
-        suite::run(Seed(seed), &mut scratch)?;
+        suite::run(Seed(seed), &mut memory)?;
     }
     Ok(())
 }

@@ -41,9 +41,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Counter(error) => write!(f, "{error}"),
-            Self::Kernel(Mismatch { kernel, shape: (rows, inputs, tokens) }) => write!(
+            Self::Kernel(Mismatch { kernel, shape: (rows, inputs, tokens), lie }) => write!(
                 f,
-                "kernel leaf {}: {kernel} differs from generic ({rows} rows, {inputs} inputs, {tokens} tokens)",
+                "kernel leaf {}: {kernel} differs from generic ({rows} rows, {inputs} inputs, {tokens} tokens, {lie:?})",
                 crate::LEAF
             ),
             Self::Image(error) => write!(f, "{error}"),
@@ -90,9 +90,8 @@ macro_rules! from {
 
 from!(ImageError => Image, ArenaError => Arena, LearnError => Learn, TrainError => Train, RunError => Run);
 
-impl Failure {
-    /// From writing an image.
-    pub(crate) fn emit<E: embedded_io::Error>(error: &EmitError<E>) -> Self {
+impl<E: embedded_io::Error> From<EmitError<E>> for Failure {
+    fn from(error: EmitError<E>) -> Self {
         match error {
             EmitError::Write(error) => Self::File(error.kind()),
             _ => Self::Check("the adapter has no sound image"),

@@ -17,6 +17,7 @@ pub mod broken;
 pub mod busy;
 pub mod checks;
 pub mod counter;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod digest;
 pub mod failure;

@@ -5,6 +5,7 @@
 //! cargo run --release -p ranklet-host-tests --bin convergence -- --check  writes nothing; fails where a claim fails
 //! ```
 
+use ranklet_host_tests::convergence::run::name;
 use ranklet_host_tests::convergence::study::{Outcome, PERTURBED, settings, small_batches};
 use ranklet_host_tests::convergence::task::Task;
 use ranklet_host_tests::convergence::{report, svg};
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let outcomes: Vec<Outcome> = settings()
         .into_iter()
         .map(|s| {
-            eprintln!("{}: training in fixed point and in floats ...", s.rule.name());
+            eprintln!("{}: training in fixed point and in floats ...", name(&s.rule));
             Outcome::new(&task, s, PERTURBED)
         })
         .collect();

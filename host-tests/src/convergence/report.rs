@@ -1,7 +1,8 @@
 //! `docs/convergence.md`.
 
-use super::run::{METRICS, Rule};
+use super::run::METRICS;
 use super::study::{COMPARED, Outcome, PERTURBATION, PERTURBED, SEEDS, STEP_CLAIM};
+use ranklet::train::Rule;
 use std::fmt::Write;
 
 /// The whole document.

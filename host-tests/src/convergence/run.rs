@@ -3,35 +3,17 @@
 use super::task::Task;
 use crate::draw::Draw;
 use crate::fixture::{Desk, Sample, pairs_of};
-use crate::oracle::{self, Mlp, Optimizer, Pair, Scalar};
+use crate::oracle::{self, Mlp, Pair, Scalar};
 use ranklet::fixed::hash::Seed;
 use ranklet::model::Train;
-use ranklet::train::{AdamW, Learner, Sgd, Trainer};
+use ranklet::train::{Learner, Optimizer, Rule, Trainer};
 
-/// The core's rule, by which both sides go.
-#[derive(Clone, Copy, Debug)]
-pub enum Rule {
-    /// SGD with momentum.
-    Sgd(Sgd),
-    /// AdamW.
-    AdamW(AdamW),
-}
-
-impl Rule {
-    /// For the report.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Rule::Sgd(_) => "SGD",
-            Rule::AdamW(_) => "AdamW",
-        }
-    }
-
-    fn oracle(self) -> Optimizer {
-        match self {
-            Rule::Sgd(o) => o.into(),
-            Rule::AdamW(o) => o.into(),
-        }
+/// What a rule is called in the report.
+#[must_use]
+pub const fn name(rule: &Rule) -> &'static str {
+    match rule {
+        Rule::Sgd(_) => "SGD",
+        Rule::AdamW(_) => "AdamW",
     }
 }
 
@@ -100,10 +82,7 @@ fn finals(task: &Task, mut logits: impl FnMut(&Sample) -> Vec<f64>) -> [f64; 4] 
 #[must_use]
 pub fn fixed(task: &Task, s: &Settings, seed: u32) -> (Run, Vec<Pair<f64>>) {
     let model = task.fixture.model();
-    let room = match s.rule {
-        Rule::Sgd(_) => Train::momentum(),
-        Rule::AdamW(_) => Train::adamw(),
-    };
+    let room = if s.rule.moments() == 2 { Train::adamw() } else { Train::momentum() };
     let mut desk = Desk::new(&model, Some(room.rank(s.rank).alpha(s.alpha)));
     let (mut scratch, learn) = desk.split();
     let mut learner = learn.fresh(&model, Seed(seed)).expect("planned for it");
@@ -111,23 +90,15 @@ pub fn fixed(task: &Task, s: &Settings, seed: u32) -> (Run, Vec<Pair<f64>>) {
     let start = pairs(&learner);
     let mut losses = Vec::new();
     let batches = batches(task, s, seed);
-    macro_rules! train {
-        ($optimizer:expr) => {{
-            let t = Trainer::new(&model, &mut learner, $optimizer).expect("a trainer");
-            let mut t = t.accumulate(s.batch as u32).seed(Seed(seed));
-            for batch in batches {
-                let step = batch.iter().map(|&i| {
-                    let x = &task.train[i];
-                    t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
-                    t.step(&mut scratch).expect("its units").to_f64()
-                });
-                losses.push(mean(&step.collect::<Vec<f64>>()));
-            }
-        }};
-    }
-    match s.rule {
-        Rule::Sgd(o) => train!(o),
-        Rule::AdamW(o) => train!(o),
+    let t = Trainer::new(&model, &mut learner, s.rule).expect("a trainer");
+    let mut t = t.accumulate(s.batch as u32).seed(Seed(seed));
+    for batch in batches {
+        let step = batch.iter().map(|&i| {
+            let x = &task.train[i];
+            t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
+            t.step(&mut scratch).expect("its units").to_f64()
+        });
+        losses.push(mean(&step.collect::<Vec<f64>>()));
     }
     let finals = finals(task, |x| {
         let y = model.infer(&mut scratch, x.input(), &[learner.view()]).expect("inference");
@@ -141,7 +112,7 @@ pub fn fixed(task: &Task, s: &Settings, seed: u32) -> (Run, Vec<Pair<f64>>) {
 pub fn float<T: Scalar>(task: &Task, s: &Settings, seed: u32, start: &[Pair<f64>]) -> Run {
     let net: Mlp<T> = task.fixture.dequantized().convert();
     let inputs: Vec<Vec<T>> = task.train.iter().map(Sample::values).collect();
-    let mut t = oracle::Trainer::new(net, start.iter().map(Pair::convert).collect(), s.rule.oracle());
+    let mut t = oracle::Trainer::new(net, start.iter().map(Pair::convert).collect(), s.rule.into());
     t.accumulate = s.batch;
     let mut losses = Vec::new();
     for batch in batches(task, s, seed) {

@@ -1,10 +1,10 @@
 //! All trainings of the study, and what may be claimed of them.
 
-use super::run::{METRICS, Rule, Run, Settings, fixed, float, perturbed};
+use super::run::{METRICS, Run, Settings, fixed, float, name, perturbed};
 use super::task::Task;
 use crate::draw::Draw;
 use ranklet::q;
-use ranklet::train::{AdamW, Sgd};
+use ranklet::train::{AdamW, Rule, Sgd};
 
 /// Seeds: each fixes A's initial values and the order of the data.
 pub const SEEDS: u32 = 5;
@@ -15,7 +15,7 @@ pub const PERTURBATION: f64 = 1e-4;
 /// Steps over which every single loss is compared.
 pub const COMPARED: usize = 50;
 /// The largest relative difference of one of those.
-pub const STEP_CLAIM: f64 = 0.005;
+pub const STEP_CLAIM: f64 = 0.002;
 
 /// SGD with momentum and AdamW, as the study runs them.
 #[must_use]
@@ -115,7 +115,7 @@ impl Outcome {
     /// Every claim that does not hold; none where all do.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
-        let name = self.settings.rule.name();
+        let name = name(&self.settings.rule);
         let mut out = vec![];
         for (seed, t) in self.trials.iter().enumerate() {
             let d = t.step_difference(&t.fixed);

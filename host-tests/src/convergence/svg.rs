@@ -1,5 +1,6 @@
 //! The picture: loss by step, fixed point over `f32`.
 
+use super::run::name;
 use super::study::Outcome;
 use std::fmt::Write;
 
@@ -29,7 +30,7 @@ fn panel(out: &mut String, o: &Outcome, left: f64) {
     let x = |step: usize| left + PANEL.0 * step as f64 / o.settings.steps as f64;
     let y = |loss: f64| bottom - PANEL.1 * (loss.log10() - low) / (high - low);
 
-    let name = o.settings.rule.name();
+    let name = name(&o.settings.rule);
     let _ = writeln!(
         out,
         "<text x=\"{left:.1}\" y=\"{:.1}\" font-weight=\"bold\">{name}: training loss by step</text>",

@@ -44,6 +44,15 @@ impl<T: Scalar> Moments<T> {
     }
 }
 
+impl From<ranklet::train::Rule> for Optimizer {
+    fn from(rule: ranklet::train::Rule) -> Self {
+        match rule {
+            ranklet::train::Rule::Sgd(o) => o.into(),
+            ranklet::train::Rule::AdamW(o) => o.into(),
+        }
+    }
+}
+
 impl From<ranklet::train::Sgd> for Optimizer {
     fn from(o: ranklet::train::Sgd) -> Self {
         Optimizer::Sgd { lr: o.lr.to_f64(), momentum: o.momentum.to_f64(), weight_decay: o.weight_decay.to_f64() }

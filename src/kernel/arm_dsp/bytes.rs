@@ -27,6 +27,8 @@ pub fn product_i8(w: &[i8], inputs: usize, x: &[i16], acc: &mut [i64]) {
     if inputs == 0 || rows == 0 {
         return acc.fill(0);
     }
+    // Whole rows alone: below, a chunk of more than one row is one of two.
+    let w = w.get(..rows * inputs).unwrap_or(w);
     if x.len() / inputs < TILE_TOKENS {
         for (x, acc) in x.chunks_exact(inputs).zip(acc.chunks_exact_mut(rows)) {
             one_token(w, inputs, x, acc);
@@ -36,7 +38,7 @@ pub fn product_i8(w: &[i8], inputs: usize, x: &[i16], acc: &mut [i64]) {
     }
 }
 
-/// `w`: `(rows, inputs)`; `x`: `(inputs)`; `acc`: `(rows)`.
+/// `w`: `(rows, inputs)`, exactly; `x`: `(inputs)`; `acc`: `(rows)`.
 fn one_token(w: &[i8], inputs: usize, x: &[i16], acc: &mut [i64]) {
     let mut shuffled = [MaybeUninit::<u32>::uninit(); GEMV_COLUMNS / 2];
     let in_pairs = aligned(w.as_ptr()) && inputs.is_multiple_of(4);
@@ -209,7 +211,7 @@ macro_rules! dot2 {
 dot2!(dot2_aligned, load_aligned);
 dot2!(dot2_unaligned, load_unaligned);
 
-/// `w`: `(rows, inputs)`; `x`: `(tokens, inputs)`; `acc`: `(tokens, rows)`.
+/// `w`: `(rows, inputs)`, exactly; `x`: `(tokens, inputs)`; `acc`: `(tokens, rows)`.
 fn tile(w: &[i8], inputs: usize, rows: usize, x: &[i16], acc: &mut [i64]) {
     let mut wide = [MaybeUninit::<u32>::uninit(); TILE_COLUMNS];
     let in_pairs = aligned(x.as_ptr()) && inputs.is_multiple_of(2);

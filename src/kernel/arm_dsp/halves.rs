@@ -12,6 +12,8 @@ pub fn product_i16(w: &[i16], inputs: usize, x: &[i16], acc: &mut [i64]) {
     if inputs == 0 || rows == 0 {
         return acc.fill(0);
     }
+    // Whole rows alone: below, a chunk of more than one row is one of two.
+    let w = w.get(..rows * inputs).unwrap_or(w);
     let in_pairs = aligned(w.as_ptr()) && aligned(x.as_ptr()) && inputs.is_multiple_of(2);
     for (x, acc) in x.chunks_exact(inputs).zip(acc.chunks_exact_mut(rows)) {
         match inputs {

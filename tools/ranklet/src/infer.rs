@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use ranklet::fixed::Exp;
 use ranklet::float::{from_block, to_block, to_samples};
 use ranklet::layer::normalize::Input;
-use ranklet::model::arena::Workspace;
+use ranklet::memory::Workspace;
 use ranklet::model::{Active, Model, Plan};
 
 /// Room before a multiple of 16.

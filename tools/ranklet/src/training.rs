@@ -9,56 +9,11 @@ use anyhow::{Context, Result};
 use ranklet::fixed::hash::{Purpose, Seed, Stream};
 use ranklet::fixed::{Exp, Real};
 use ranklet::layer::normalize::Input;
-use ranklet::model::arena::Workspace;
+use ranklet::memory::Workspace;
 use ranklet::model::{Model, Plan, Roles, Train};
-use ranklet::train::optimizer::{Step, Tensor};
-use ranklet::train::{AdamW, Learner, LossKind, Optimizer, Schedule, Sgd, Target, Trainer};
+use ranklet::train::{Learner, LossKind, Optimizer, Rule, Schedule, Sgd, Target, Trainer};
 use serde_json::Map;
 use std::path::Path;
-
-/// An optimizer chosen at run time.
-#[derive(Clone, Copy, Debug)]
-pub enum Rule {
-    /// Stochastic gradient descent.
-    Sgd(Sgd),
-    /// AdamW.
-    AdamW(AdamW),
-}
-
-/// Asks whichever of the two it is.
-macro_rules! either {
-    ($self:expr, $method:ident) => {
-        match $self {
-            Rule::Sgd(o) => o.$method(),
-            Rule::AdamW(o) => o.$method(),
-        }
-    };
-}
-
-impl Optimizer for Rule {
-    fn moments(&self) -> usize {
-        either!(self, moments)
-    }
-
-    fn tag(&self) -> u8 {
-        either!(self, tag)
-    }
-
-    fn check(&self) -> Result<(), &'static str> {
-        either!(self, check)
-    }
-
-    fn lr(&self) -> Real {
-        either!(self, lr)
-    }
-
-    fn update(&self, tensor: Tensor<'_>, step: &Step) {
-        match self {
-            Rule::Sgd(o) => o.update(tensor, step),
-            Rule::AdamW(o) => o.update(tensor, step),
-        }
-    }
-}
 
 /// How to train.
 #[derive(Clone, Copy, Debug)]

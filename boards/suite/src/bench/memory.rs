@@ -1,33 +1,26 @@
 //! One static buffer, cut anew for every measurement.
 
-use ranklet::fixed::Exp;
-use zerocopy::{FromBytes, IntoBytes};
+use ranklet::{fixed::Exp, memory::Workspace};
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use super::weights::Pool;
 use crate::Failure;
 
-/// Memory to be cut into slices.
-pub(super) struct Memory<'a> {
-    rest: &'a mut [u8],
-}
+/// Memory to be cut into slices; too little of it is a failure.
+pub(super) struct Memory<'a>(Workspace<'a>);
 
 impl<'a> Memory<'a> {
     /// Words, so that every type the benchmark needs can be aligned in them.
     pub(super) fn new(words: &'a mut [u64]) -> Self {
-        Self { rest: words.as_mut_bytes() }
+        Self(Workspace::new(words.as_mut_bytes()))
     }
 
     /// The next `len` values; contents mean nothing.
     ///
     /// # Errors
     /// [`Failure::Check`]: the board's sizes ask for more than its memory.
-    pub(super) fn take<T: FromBytes + IntoBytes>(&mut self, len: usize) -> Result<&'a mut [T], Failure> {
-        const SMALL: Failure = Failure::Check("the benchmark's memory is too small");
-        let bytes = (len * size_of::<T>()).next_multiple_of(size_of::<u64>());
-        let (part, rest) = core::mem::take(&mut self.rest).split_at_mut_checked(bytes).ok_or(SMALL)?;
-        self.rest = rest;
-        let exact = part.get_mut(..len * size_of::<T>()).ok_or(SMALL)?;
-        <[T]>::mut_from_bytes(exact).map_err(|_| SMALL)
+    pub(super) fn take<T: FromBytes + IntoBytes + KnownLayout>(&mut self, len: usize) -> Result<&'a mut [T], Failure> {
+        self.0.try_carve(len).ok_or(Failure::Check("the benchmark's memory is too small"))
     }
 
     /// `tokens` vectors of `width` drawn values, as mantissas and exponents; all canonical.

@@ -17,6 +17,7 @@ use ranklet::{
         Block, Exp, Real,
         hash::{Purpose, Seed, Stream},
     },
+    float::likelihood,
     image::Image,
     include_image,
     layer::{
@@ -98,7 +99,7 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
     costs(board, &model, &mut scratch, &learner, counter.as_ref(), cost)?;
     let mut file = board.create(c"turned.rkl").map_err(|e| Failure::File(embedded_io::Error::kind(&e)))?;
     let metadata = metadata::<B>(cost)?;
-    learner.write_to(&mut file, metadata.as_bytes()).map_err(|e| Failure::emit(&e))?;
+    learner.write_to(&mut file, metadata.as_bytes())?;
     drop(file);
     writeln!(board, "\n  wrote turned.rkl: the adapter as it lies in RAM, with both planes")?;
 
@@ -143,7 +144,10 @@ fn train<B: Board>(
         .seed(Seed(1));
     let mut history = History::new();
     writeln!(board, "  training on the device: {EPOCHS} times {} turned images, {ACCUMULATE} a step", DEVICE.len())?;
-    writeln!(board, "  (mean loss of each epoch; in the curve one bar is a factor of two)")?;
+    writeln!(
+        board,
+        "  (of each epoch: mean loss, and how probable the right digit was held; one bar less is half the loss)"
+    )?;
     let mut cost = Cost { samples, ..Cost::default() };
     for epoch in 0..EPOCHS {
         let mut sum = Real::ZERO;
@@ -160,10 +164,18 @@ fn train<B: Board>(
             };
             sum = sum.add(loss);
         }
-        let mean = sum.mul(Real::ratio(1000, DEVICE.len() as u32)).to_q(0);
-        history.push(mean);
+        let mean = sum.mul(Real::ratio(1, DEVICE.len() as u32));
+        let thousandths = mean.mul(Real::int(1000)).to_q(0);
+        history.push(thousandths);
         let step = trainer.learner().steps();
-        writeln!(board, "  epoch {:2}  step {step:4}  loss {}  {history}", epoch + 1, Thousandths(mean))?;
+        // The one float of the demo, and back to an integer: printing floats costs flash.
+        let right = Percent((likelihood(mean) * 1000.0) as usize, 1000);
+        writeln!(
+            board,
+            "  epoch {:2}  step {step:4}  loss {}  {right}  {history}",
+            epoch + 1,
+            Thousandths(thousandths)
+        )?;
     }
     cost.steps = trainer.learner().steps();
     Ok(cost)

@@ -96,7 +96,7 @@ fn sections(head: &Head, image: &[u8]) -> (String, Vec<Value>) {
         rows.push(vec![name.to_owned(), layer, dtype.to_owned(), shape, length, offset]);
         list.push(json!({
             "kind": s.kind, "name": name, "site": (s.site != NONE).then_some(s.site), "dtype": dtype,
-            "rows": s.rows, "cols": s.cols, "exponent": s.exponent, "offset": s.offset, "bytes": s.length,
+            "order": s.order as u8, "rows": s.rows, "cols": s.cols, "exponent": s.exponent, "offset": s.offset, "bytes": s.length,
         }));
     }
     (table(&rows), list)

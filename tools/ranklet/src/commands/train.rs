@@ -8,13 +8,13 @@ use crate::infer;
 use crate::progress;
 use crate::report::Report;
 use crate::tensor::name_list;
-use crate::training::{self, Recipe, Rule, StepLog};
+use crate::training::{self, Recipe, StepLog};
 use anyhow::{Result, bail, ensure};
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
 use ranklet::image::MAX_RANK;
 use ranklet::model::{Model, Roles};
-use ranklet::train::{AdamW, LossKind, Schedule, Sgd};
+use ranklet::train::{AdamW, LossKind, Rule, Schedule, Sgd};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@ use crate::quantize::{Mantissas, Quantized, WeightType, quantize, scalars};
 use crate::spec::Head;
 use anyhow::{Context, Result};
 use ranklet::image::layout::{Dtype, NONE, section};
-use ranklet::image::{Fingerprint, Kind, NewImage, NewSection};
+use ranklet::image::{Fingerprint, Kind, NewImage, NewSection, Order};
 use ranklet::kernel::I4;
 use ranklet::layer::Activation;
 use ranklet::model::{HeadKind, LinearSpec, Roles, Spec};
@@ -139,6 +139,7 @@ fn emit(source: Fingerprint, spec: &[u8], sections: &Sections) -> Result<(Vec<u8
             kind: p.kind,
             site: p.site,
             dtype: p.dtype,
+            order: Order::RowMajor,
             exponent: p.exponent,
             rows: p.rows as u32,
             cols: p.cols as u32,

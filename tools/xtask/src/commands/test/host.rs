@@ -42,13 +42,14 @@ pub(super) fn run(steps: &mut Steps) {
     }
     for name in ["suite", "host"] {
         let mut command = cargo();
-        command.current_dir(tree::board(name)).args(["clippy", "--quiet", "--all-targets", "--", "-Dwarnings"]);
+        command.current_dir(tree::board(name)).args(["clippy", "--quiet", "--all-targets", "--all-features"]);
+        command.args(["--", "-Dwarnings"]);
         steps.program(&format!("lints: boards/{name}"), &mut command);
     }
     let docs = ["doc", "--quiet", "--no-deps"];
     steps.program("docs", cargo().env("RUSTDOCFLAGS", "-Dwarnings").args(docs).arg("--workspace"));
     let mut suite = cargo();
-    suite.current_dir(tree::board("suite")).env("RUSTDOCFLAGS", "-Dwarnings").args(docs);
+    suite.current_dir(tree::board("suite")).env("RUSTDOCFLAGS", "-Dwarnings").args(docs).arg("--all-features");
     steps.program("docs: boards/suite", &mut suite);
     steps.check("committed images", || {
         ensure!(images::run(false)?, "an image differs from what the converter makes");
@@ -56,7 +57,7 @@ pub(super) fn run(steps: &mut Steps) {
     });
     let tests = ["test", "--quiet", "--no-fail-fast"];
     steps.tests("tests", cargo().args(tests).arg("--workspace"));
-    steps.tests("tests: boards/suite", cargo().current_dir(tree::board("suite")).args(tests));
+    steps.tests("tests: boards/suite", cargo().current_dir(tree::board("suite")).args(tests).arg("--all-features"));
 }
 
 /// The nonlinear functions over every argument.

@@ -1,0 +1,234 @@
+//! How a learner starts: with a fresh adapter, or with one that has learned before.
+
+use super::{Learn, Learner, Mask};
+use crate::fixed::hash::{Purpose, Seed, Stream};
+use crate::fixed::{Exp, Real};
+use crate::image::{LoraRecord, MAX_RANK};
+use crate::model::adapter::check_records;
+use crate::model::{Adapter, AdapterError, Model};
+use crate::train::loss::Staged;
+use crate::train::moments::TensorState;
+use crate::train::trainer::Phase;
+
+/// Why a learner cannot start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum LearnError {
+    /// The plan was made for another network than the model.
+    Plan {
+        /// What the model needs: layers with an adapter, parameters.
+        needed: (usize, usize),
+        /// What the plan made room for.
+        found: (usize, usize),
+    },
+    /// The adapter to be resumed has no low plane: it can be used, but not trained on.
+    NoLowPlane,
+    /// The adapter to be resumed is larger than the plan: layers, parameters.
+    TooLarge {
+        /// What the adapter has.
+        needed: (usize, usize),
+        /// What the plan made room for.
+        available: (usize, usize),
+    },
+    /// The adapter to be resumed contradicts the model.
+    Adapter(AdapterError),
+    /// A rank of 0, above 64, or (of an adapter to be resumed) above the plan's.
+    Rank {
+        /// The rank.
+        found: u16,
+        /// The largest there may be.
+        limit: u16,
+    },
+    /// No layer has the planned roles, or the scaling is 0: nothing would ever change.
+    NothingToTrain,
+}
+
+impl core::fmt::Display for LearnError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            LearnError::Plan { needed, found } => write!(
+                f,
+                "the plan is another network's: it made room for {} layers and {} parameters, the model needs {} and {}",
+                found.0, found.1, needed.0, needed.1
+            ),
+            LearnError::NoLowPlane => {
+                write!(f, "the adapter image has no low plane: it was stored for inference alone")
+            }
+            LearnError::TooLarge { needed, available } => write!(
+                f,
+                "the adapter has {} layers and {} parameters, the plan made room for {} and {}: plan a larger rank",
+                needed.0, needed.1, available.0, available.1
+            ),
+            LearnError::Adapter(e) => e.fmt(f),
+            LearnError::Rank { found, limit } => write!(f, "rank {found}; there is room for 1 to {limit}"),
+            LearnError::NothingToTrain => {
+                write!(f, "nothing to train: no layer has the planned roles, or the scaling is 0")
+            }
+        }
+    }
+}
+
+impl core::error::Error for LearnError {}
+
+impl<'a> Learn<'a> {
+    /// A new adapter: A uniform within ±1/√in (PEFT's Kaiming initialisation), B zero, so that it changes nothing yet.
+    ///
+    /// # Errors
+    /// [`LearnError::Plan`], [`LearnError::Rank`], [`LearnError::NothingToTrain`].
+    pub fn fresh(self, model: &Model<'_>, seed: Seed) -> Result<Learner<'a>, LearnError> {
+        let rank = self.train.rank;
+        if !(1..=MAX_RANK).contains(&usize::from(rank)) {
+            return Err(LearnError::Rank { found: rank, limit: MAX_RANK as u16 });
+        }
+        let scaling = self.train.fresh_scaling();
+        if self.records.is_empty() || scaling.is_zero() {
+            return Err(LearnError::NothingToTrain);
+        }
+        let mut used = (0, 0_usize);
+        let mut records = self.records.iter_mut();
+        for site in 0..model.spec().linears {
+            let Some(l) = model.linear_spec(site).filter(|l| l.role.meets(self.train.roles)) else {
+                continue;
+            };
+            let (a, b) = (usize::from(rank) * l.inputs, usize::from(rank) * l.outputs);
+            if let Some(r) = records.next() {
+                *r = LoraRecord {
+                    site,
+                    rank,
+                    inputs: l.inputs as u32,
+                    outputs: l.outputs as u32,
+                    a_offset: used.1 as u32,
+                    b_offset: (used.1 + a) as u32,
+                    a_exponent: Exp::ZERO.0,
+                    b_exponent: Exp::ZERO.0,
+                    scaling_mantissa: scaling.mantissa(),
+                    scaling_exponent: scaling.exponent() as i16,
+                    flags: 0,
+                    reserved: [0; 4],
+                };
+            }
+            used = (used.0 + 1, used.1 + a + b);
+        }
+        let found = (self.records.len(), self.high.len());
+        if used != found {
+            return Err(LearnError::Plan { needed: used, found });
+        }
+        let mut learner = self.start(model)?;
+        learner.low.fill(0);
+        learner.high.fill(0);
+        for index in 0..learner.records.len() {
+            learner.initialize(index, seed);
+        }
+        Ok(learner)
+    }
+
+    /// An adapter that has learned before and goes on: from any image with a low plane. The optimizer starts anew.
+    ///
+    /// # Errors
+    /// [`LearnError::NoLowPlane`], [`LearnError::TooLarge`], [`LearnError::Rank`], [`LearnError::Plan`],
+    /// [`LearnError::Adapter`] where it was opened for another base.
+    pub fn resume(self, model: &Model<'_>, adapter: &Adapter<'_>) -> Result<Learner<'a>, LearnError> {
+        let parameters = adapter.records().iter().map(|r| r.a_len() + r.b_len()).sum();
+        let needed = (adapter.records().len(), parameters);
+        let available = (self.records.len(), self.high.len());
+        if adapter.low().len() != adapter.high().len() {
+            return Err(LearnError::NoLowPlane);
+        }
+        let (expected, found) = (model.source(), adapter.head().source);
+        if expected != found {
+            return Err(LearnError::Adapter(AdapterError::Base { expected, found }));
+        }
+        let limit = self.train.rank;
+        if let Some(r) = adapter.records().iter().find(|r| r.rank > limit) {
+            return Err(LearnError::Rank { found: r.rank, limit });
+        }
+        if needed.0 > available.0 || needed.1 > available.1 {
+            return Err(LearnError::TooLarge { needed, available });
+        }
+        check_records(model, adapter.records(), adapter.high().len()).map_err(LearnError::Adapter)?;
+        let this = self.shortened(needed.0, needed.1);
+        // Laid out anew, densely: whatever offsets the image has, no two tensors share an element here.
+        let mut at = 0;
+        for (mine, theirs) in this.records.iter_mut().zip(adapter.records()) {
+            let (a_offset, b_offset) = (at as u32, (at + theirs.a_len()) as u32);
+            *mine = LoraRecord { a_offset, b_offset, ..*theirs };
+            at += theirs.a_len() + theirs.b_len();
+        }
+        let mut learner = this.start(model)?;
+        for (index, theirs) in adapter.records().iter().enumerate() {
+            let (a, b) = (2 * index, 2 * index + 1);
+            learner.copy(a, theirs.a_of(adapter.high()), theirs.a_of(adapter.low()), theirs.a_exponent);
+            learner.copy(b, theirs.b_of(adapter.high()), theirs.b_of(adapter.low()), theirs.b_exponent);
+        }
+        Ok(learner)
+    }
+
+    fn start(self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
+        let spec = model.spec();
+        let trace: usize =
+            spec.outputs + (0..spec.linears).filter_map(|s| model.linear_spec(s)).map(|l| l.inputs).sum::<usize>();
+        if trace > self.trace.len() || usize::from(spec.linears) >= self.trace_exponents.len() {
+            return Err(LearnError::Plan { needed: (0, trace), found: (0, self.trace.len()) });
+        }
+        self.gradient.fill(0);
+        self.first.fill(0);
+        self.second.fill(0);
+        self.states.fill(TensorState::NEW);
+        Ok(Learner {
+            train: self.train,
+            scratch: self.scratch,
+            source: model.source(),
+            image: model.head().image,
+            records: self.records,
+            states: self.states,
+            high: self.high,
+            low: self.low,
+            gradient: self.gradient,
+            first: self.first,
+            second: self.second,
+            trace: self.trace,
+            trace_exponents: self.trace_exponents,
+            gradients: self.gradients,
+            samples: 0,
+            steps: 0,
+            moment_steps: 0,
+            pending: 0,
+            optimizer: 0,
+            phase: Phase::Idle,
+            staged: Staged::Labels,
+            mask: Mask { p: Real::ZERO, seed: Seed(0) },
+        })
+    }
+}
+
+impl Learner<'_> {
+    /// Sets a tensor from the planes of an image, whose bytes may be any: normalized, so that later sums fit.
+    fn copy(&mut self, tensor: usize, high: &[i16], low: &[i16], exponent: i16) {
+        let Some(mut t) = self.tensor(tensor) else { return };
+        for ((g, &h), &l) in t.gradient.iter_mut().zip(high).zip(low) {
+            let wide = i64::from(h) * 65536 + i64::from(l);
+            *g = wide.clamp(-i64::from(i32::MAX), i64::from(i32::MAX)) as i32;
+        }
+        t.master.set(t.gradient, i32::from(exponent));
+        t.gradient.fill(0);
+    }
+
+    fn initialize(&mut self, index: usize, seed: Seed) {
+        let Some((site, inputs)) = self.records.get(index).map(|r| (r.site, r.inputs)) else { return };
+        // 30 uniform bits and a sign, times 1/√in: |h| < 2^30, so the bound's mantissa ends 30 bits lower.
+        let bound = Real::int(i64::from(inputs)).rsqrt();
+        let stream = Stream::new(seed, Purpose::Init, 0, u32::from(site));
+        if let Some(mut t) = self.tensor(2 * index) {
+            for (i, g) in t.gradient.iter_mut().enumerate() {
+                let h = i64::from((stream.at(i as u32) as i32) >> 1);
+                *g = crate::fixed::rounding::shift_right_half_even(h * i64::from(bound.mantissa()), 31) as i32;
+            }
+            t.master.set(t.gradient, bound.exponent() + 1);
+            t.gradient.fill(0);
+        }
+        if let Some(mut t) = self.tensor(2 * index + 1) {
+            t.master.set(t.gradient, 0); // all zero
+        }
+    }
+}
