@@ -1,7 +1,8 @@
 //! Nothing is written unless all of it could be.
 //!
 //! A file is written beside its destination, synced, and renamed over it; a directory is filled beside its
-//! destination and renamed. Whatever fails on the way, the destination is what it was.
+//! destination and renamed. Whatever fails on the way, the destination is what it was. A symbolic link stays, and
+//! what it leads to is written; what exists and is no regular file (a device, a pipe) is never replaced.
 
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
@@ -16,20 +17,75 @@ pub const MARKER: &str = "ranklet.json";
 /// # Errors
 /// Where the directory is missing or cannot be written; `path` is then unchanged.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = parent_of(path)?;
-    if path.is_dir() {
-        bail!("cannot write {}: it is a directory; give the name of a file", path.display());
-    }
+    let (path, parent) = file_destination(path)?;
     let mut temp = tempfile::Builder::new()
         .prefix(".ranklet-")
-        .permissions_like(path)
+        .permissions_like(&path)
         .tempfile_in(&parent)
         .with_context(|| format!("cannot write into {}", parent.display()))?;
     temp.write_all(bytes).with_context(|| format!("cannot write {} bytes for {}", bytes.len(), path.display()))?;
     temp.as_file().sync_all().with_context(|| format!("cannot sync {}", path.display()))?;
-    temp.persist(path).with_context(|| format!("cannot move the finished file to {}", path.display()))?;
+    temp.persist(&path).with_context(|| format!("cannot move the finished file to {}", path.display()))?;
     sync_dir(&parent);
     Ok(())
+}
+
+/// Refuses a file that cannot be written, before any work is done: a file is made beside it and taken away again.
+///
+/// # Errors
+/// What stands in the way.
+pub fn check_file(path: &Path) -> Result<()> {
+    let (path, parent) = file_destination(path)?;
+    let probe = tempfile::Builder::new().prefix(".ranklet-").tempfile_in(&parent);
+    probe.with_context(|| format!("cannot write {}: nothing can be made in {}", path.display(), parent.display()))?;
+    Ok(())
+}
+
+/// The one name of what `path` leads to, whether that exists yet or not; `None` where there cannot be such a file.
+/// Two paths with the same identity are the same file.
+#[must_use]
+pub fn identity(path: &Path) -> Option<PathBuf> {
+    let path = destination(path).ok()?;
+    match path.canonicalize() {
+        Ok(there) => Some(there),
+        Err(_) => Some(parent_of(&path).ok()?.canonicalize().ok()?.join(path.file_name()?)),
+    }
+}
+
+/// Where a file is to be written, and the directory around it.
+fn file_destination(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    let shown = path.display();
+    if path.as_os_str().as_encoded_bytes().last().is_some_and(|&b| std::path::is_separator(b.into())) {
+        bail!("cannot write {shown}: the name of a directory; give the name of a file");
+    }
+    let path = destination(path)?;
+    let parent = parent_of(&path)?;
+    match fs::metadata(&path) {
+        Ok(m) if m.is_dir() => bail!("cannot write {shown}: it is a directory; give the name of a file"),
+        Ok(m) if !m.is_file() => {
+            bail!("cannot write {shown}: it exists and is no regular file (a device, a pipe or a socket)")
+        }
+        Ok(m) if m.permissions().readonly() => {
+            bail!("cannot write {shown}: it exists and is read-only; remove it first, or choose another name")
+        }
+        _ => Ok((path, parent)),
+    }
+}
+
+/// What `path` leads to through symbolic links, also where the last one leads to nothing yet.
+fn destination(path: &Path) -> Result<PathBuf> {
+    // Without separators at the end, which would hide that the last part is a link.
+    let mut at: PathBuf = path.components().collect();
+    for _ in 0..40 {
+        match fs::symlink_metadata(&at) {
+            Ok(m) if m.file_type().is_symlink() => {
+                let target = fs::read_link(&at).with_context(|| format!("cannot read the link {}", at.display()))?;
+                at = at.parent().unwrap_or(Path::new("")).join(target);
+            }
+            _ => return Ok(at),
+        }
+    }
+    bail!("cannot write {}: a circle of symbolic links", path.display())
 }
 
 /// Refuses a destination directory before any work is done: one that exists, is not empty, and is not ours.
@@ -150,6 +206,49 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let e = write_file(&dir.path().join("no/x.rkl"), b"").unwrap_err();
         assert!(e.to_string().contains("does not exist"), "{e}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_before_any_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let fails = |path: &Path, part: &str| {
+            for e in [check_file(path).unwrap_err(), write_file(path, b"x").unwrap_err()] {
+                assert!(e.to_string().contains(part), "{e}");
+            }
+        };
+        fails(dir.path(), "directory");
+        fails(&at("x.rkl/"), "directory");
+        fails(&at("no/x.rkl"), "does not exist");
+        fs::write(at("kept"), b"kept").unwrap();
+        let mut mode = fs::metadata(at("kept")).unwrap().permissions();
+        mode.set_readonly(true);
+        fs::set_permissions(at("kept"), mode).unwrap();
+        fails(&at("kept"), "read-only");
+        assert_eq!(fs::read(at("kept")).unwrap(), b"kept");
+        check_file(&at("new")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the probe was left behind");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_special_files_stay() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("deep")).unwrap();
+        symlink("deep/new", at("link")).unwrap();
+        symlink("link", at("link2")).unwrap();
+        assert_eq!(identity(&at("link2")), identity(&at("deep/new")), "also while there is no such file");
+        write_file(&at("link2"), b"one").unwrap();
+        write_file(&at("link"), b"two").unwrap();
+        assert_eq!(fs::read(at("deep/new")).unwrap(), b"two");
+        assert!(at("link").is_symlink() && at("link2").is_symlink());
+        symlink("loop", at("loop")).unwrap();
+        assert!(write_file(&at("loop"), b"").unwrap_err().to_string().contains("circle"));
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        assert!(write_file(&at("socket"), b"").unwrap_err().to_string().contains("no regular file"));
+        assert!(fs::metadata(at("socket")).unwrap().file_type().is_socket());
     }
 
     #[test]

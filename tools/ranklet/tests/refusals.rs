@@ -300,3 +300,46 @@ fn no_bytes_make_it_panic() {
     });
     outcome.unwrap();
 }
+
+#[test]
+fn outputs_never_replace_inputs() {
+    let (place, net, pair) = with_base();
+    save_peft(&place, "peft", &net, &[pair], config(2, 3.0, &["0"]));
+    let p = |n: &str| place.str(n);
+    let (base, task) = (p("base.rkl"), p("task.rkl"));
+    ranklet(&["convert", "adapter", &p("peft"), "--base", &base, "-o", &task]).unwrap();
+    place.tensors("d.safetensors", &[("inputs", &[1, 4], &[0.5; 4]), ("cotangent", &[1, 3], &[1.0; 3])]);
+    let data = p("d.safetensors");
+
+    let files = ["base/model.safetensors", "base/config.json", "peft/adapter_model.safetensors"];
+    let files = [&files[..], &["peft/adapter_config.json", "base.rkl", "task.rkl", "d.safetensors"]].concat();
+    let before: Vec<Vec<u8>> = files.iter().map(|f| std::fs::read(place.path(f)).unwrap()).collect();
+    let weights = p("base/model.safetensors");
+    for args in [
+        &["convert", "base", &p("base"), "-o", &weights][..],
+        &["convert", "base", &p("base"), "-o", &p("base/config.json")],
+        &["convert", "base", &weights, "-o", &p("base/config.json")],
+        &["convert", "base", &weights, "-o", &weights],
+        &["convert", "adapter", &p("peft"), "--base", &base, "-o", &p("peft/adapter_model.safetensors")],
+        &["convert", "adapter", &p("peft"), "--base", &base, "-o", &p("peft/../peft/adapter_config.json")],
+        &["convert", "adapter", &p("peft"), "--base", &base, "-o", &base],
+        &["run", "--base", &base, "--adapter", &task, "--input", &data, "--output", &task],
+        &["grad", "--base", &base, "--adapter", &format!("{task}:0.5"), "--input", &data, "--output", &task],
+        &["train", "--base", &base, "--data", &data, "--init", &task, "-o", &task],
+        &["train", "--base", &base, "--data", &data, "--init", &task, "-o", &p("new.rkl"), "--log", &task],
+        &["train", "--base", &base, "--data", &data, "-o", &p("new.rkl"), "--log", &data],
+    ] {
+        let e = refusal(args);
+        assert!(e.contains("is also an input") || e.contains("is a file of the input"), "{args:?}: {e}");
+    }
+    // Two outputs, neither of which exists, in two spellings.
+    let e = refusal(&["train", "--base", &base, "--data", &data, "-o", &p("n.rkl"), "--log", &p("base/../n.rkl")]);
+    assert!(e.contains("same file"), "{e}");
+    let after: Vec<Vec<u8>> = files.iter().map(|f| std::fs::read(place.path(f)).unwrap()).collect();
+    assert!(before == after);
+    assert!(!place.path("n.rkl").exists() && !place.path("new.rkl").exists());
+    // An image may stand in the checkpoint's directory, and be made again.
+    for _ in 0..2 {
+        ranklet(&["convert", "base", &p("base"), "-o", &p("base/i8.rkl")]).unwrap();
+    }
+}

@@ -48,7 +48,8 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the adapter, or that it is another base's; nothing is written then.
 pub fn execute(args: &Args) -> Result<Report> {
-    super::check_output(&args.output, &[&args.adapter, &args.base])?;
+    let config = super::companion(&args.adapter, peft::CONFIG);
+    super::check_output(&args.output, &[&args.adapter, &config, &args.base])?;
     let file = ImageFile::open(&args.base)?;
     let model = file.model()?;
     let sites = sites(&model);

@@ -5,6 +5,7 @@ use crate::image::base::convert;
 use crate::progress;
 use crate::quantize::WeightType;
 use crate::report::{Report, table};
+use crate::spec;
 use crate::tensor::thousands;
 use anyhow::Result;
 use serde_json::json;
@@ -29,7 +30,8 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the checkpoint; nothing is written then.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
-    super::check_output(&args.output, &[&args.checkpoint])?;
+    let spec = super::companion(&args.checkpoint, spec::FILE);
+    super::check_output(&args.output, &[&args.checkpoint, &spec])?;
     let base = Base::open(&args.checkpoint)?;
     let bar = progress::bar(base.linears.len() as u64, 8 * base.parameters(), json, "quantizing");
     let converted = convert(&base, args.weights, || bar.inc(1))?;

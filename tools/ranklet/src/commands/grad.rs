@@ -35,7 +35,9 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the files; nothing is written then.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
-    super::check_output(&args.output, &[&args.input, &args.base])?;
+    let mut read = vec![args.input.as_path(), &args.base];
+    read.extend(args.adapter.iter().map(|a| a.path.as_path()));
+    super::check_output(&args.output, &read)?;
     let [one] = args.adapter.as_slice() else {
         bail!("grad takes one --adapter, {} were given: its gradients are named after the modules", args.adapter.len());
     };

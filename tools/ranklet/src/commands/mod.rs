@@ -11,10 +11,12 @@ pub mod plan;
 pub mod run;
 pub mod train;
 
+use crate::atomic;
 use crate::image::ImageFile;
 use crate::report::Report;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use ranklet::image::layout::MAGIC;
 use ranklet::model::Model;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -164,17 +166,36 @@ pub(crate) fn bind<'a>(
     Ok((views, notes))
 }
 
-/// Refuses an output that would overwrite an input, or whose directory is missing, before any work is done.
+/// Refuses an output that would overwrite an input, or that cannot be written, before any work is done. Of an input
+/// directory every file counts but earlier outputs (images).
 pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<()> {
-    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !parent.is_dir() {
-        bail!("cannot write {}: the directory {} does not exist; create it first", output.display(), parent.display());
-    }
-    let same = |a: &Path| matches!((a.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    atomic::check_file(output)?;
+    let Some(this) = atomic::identity(output) else { return Ok(()) };
+    let same = |path: &Path| atomic::identity(path).as_ref() == Some(&this);
     if let Some(input) = inputs.iter().find(|i| same(i)) {
         bail!("the output {} is also an input; give it another name", input.display());
     }
+    let mut directories = inputs.iter().filter(|i| i.is_dir());
+    let holds = |dir: &Path| dir.read_dir().is_ok_and(|entries| entries.flatten().any(|e| same(&e.path())));
+    if this.is_file()
+        && !is_image(&this)
+        && let Some(dir) = directories.find(|dir| holds(dir))
+    {
+        bail!("the output {} is a file of the input {}; give it another name", output.display(), dir.display());
+    }
     Ok(())
+}
+
+/// Whether a file starts as an image does.
+fn is_image(path: &Path) -> bool {
+    use std::io::Read;
+    let mut start = [0; MAGIC.len()];
+    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut start)).is_ok() && start == MAGIC
+}
+
+/// A file that is read along with `path`: in a directory, or beside a file.
+pub(crate) fn companion(path: &Path, name: &str) -> PathBuf {
+    if path.is_dir() { path.join(name) } else { path.with_file_name(name) }
 }
 
 /// Notes as lines below a report.
@@ -187,6 +208,6 @@ pub(crate) fn with_notes(mut human: String, notes: &[String]) -> String {
 
 /// Writes a file and says how large it is, for reports.
 pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<String> {
-    crate::atomic::write_file(path, bytes).with_context(|| format!("{} was not written", path.display()))?;
+    atomic::write_file(path, bytes).with_context(|| format!("{} was not written", path.display()))?;
     Ok(crate::report::bytes(bytes.len() as u64))
 }

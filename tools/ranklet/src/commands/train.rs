@@ -1,6 +1,7 @@
 //! `ranklet train --base base.rkl --data train.safetensors … -o new.rkl`: the device's own arithmetic, on the host.
 
 use crate::adapter::trainable_line;
+use crate::atomic::identity;
 use crate::dataset;
 use crate::image::adapter::Parts;
 use crate::image::{ImageFile, metadata, parameters, sites};
@@ -137,9 +138,12 @@ pub struct Args {
 /// What is wrong with the files or the options; nothing is written then.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
     check(args)?;
-    super::check_output(&args.output, &[&args.base, &args.data])?;
+    let mut read = vec![args.base.as_path(), &args.data];
+    read.extend(args.init.as_deref());
+    super::check_output(&args.output, &read)?;
     if let Some(log) = &args.log {
-        super::check_output(log, &[&args.base, &args.data, &args.output])?;
+        super::check_output(log, &read)?;
+        ensure!(identity(log) != identity(&args.output), "--log and --output are the same file, {}", log.display());
     }
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
