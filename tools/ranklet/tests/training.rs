@@ -112,6 +112,13 @@ fn training_goes_on_and_comes_back_as_peft() {
     place.write("mine/notes.txt", "keep");
     let e = refusal(&["export", &p("a.rkl"), "--base", &p("base.rkl"), "-o", &p("mine")]);
     assert!(e.contains("--force") && place.path("mine/notes.txt").exists(), "{e}");
+    // Ours, until somebody puts files of their own into it; and never with what is read.
+    place.write("peft/notes.txt", "keep");
+    let e = refusal(&["export", &p("a.rkl"), "--base", &p("base.rkl"), "-o", &p("peft")]);
+    assert!(e.contains("notes.txt") && place.path("peft/notes.txt").exists(), "{e}");
+    std::fs::copy(place.path("a.rkl"), place.path("peft/a.rkl")).unwrap();
+    let e = refusal(&["export", &p("peft/a.rkl"), "--base", &p("base.rkl"), "-o", &p("peft"), "--force"]);
+    assert!(e.contains("holds the input") && place.path("peft/a.rkl").exists(), "{e}");
 }
 
 #[test]

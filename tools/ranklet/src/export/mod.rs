@@ -14,6 +14,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// The files of an export: a directory that holds others is not replaced unasked.
+pub const FILES: [&str; 4] = [CONFIG, WEIGHTS, CARD, MARKER];
+/// The model card's file name.
+const CARD: &str = "README.md";
+
 /// Writes the directory, all or nothing. Weights are F32: f16 and bf16 would lose what the device has learned.
 ///
 /// # Errors
@@ -26,11 +31,11 @@ pub fn write(adapter: &Adapter, sites: &[Site], facts: &card::Facts, out: &Path,
     });
     let weights = safetensors(tensors)?;
     let marker = json!({"made_by": "ranklet export", "base_source": facts.source});
-    write_directory(out, force, |dir| {
+    write_directory(out, force, &FILES, |dir| {
         let text = |v: &Value| serde_json::to_string_pretty(v).map(|s| s + "\n");
         std::fs::write(dir.join(CONFIG), text(&Value::Object(fields.clone()))?)?;
         std::fs::write(dir.join(WEIGHTS), &weights)?;
-        std::fs::write(dir.join("README.md"), card::text(adapter, sites, facts))?;
+        std::fs::write(dir.join(CARD), card::text(adapter, sites, facts))?;
         std::fs::write(dir.join(MARKER), text(&marker)?)?;
         let back = peft::read(dir, sites).context("the export does not read back; nothing was written")?;
         compare(&adapter.pairs, &back.pairs, sites)
