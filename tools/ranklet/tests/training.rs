@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use ranklet_cli::image::{ImageFile, adapter::Parts};
 use ranklet_cli::save::Out;
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -70,6 +71,49 @@ fn an_adapter_learns() {
         assert!(csv.starts_with("step,epoch,samples,loss,lr\n1,0,8,"));
     }
     assert_eq!(std::fs::read(place.path("base.rkl")).unwrap(), before, "the base is only read");
+}
+
+#[test]
+fn divergence_is_no_success() {
+    let place = setup();
+    for (lr, more) in [("30", &["--batch", "8"][..]), ("1e30", &[]), ("1e300", &["--loss", "cross-entropy"])] {
+        let log = place.str("log.csv");
+        let args = ["--optimizer", "sgd", "--epochs", "20", "--log", &log, "--lr", lr];
+        let e = format!("{:#}", train(&place, "x.rkl", &[&args[..], more].concat()).unwrap_err());
+        assert!(e.contains("diverged at step") && e.contains("--lr") && e.contains("--clip"), "{lr}: {e}");
+        assert!(!place.path("x.rkl").exists() && !place.path("log.csv").exists(), "{lr}");
+    }
+}
+
+#[test]
+fn numbers_beyond_f32_are_reported() {
+    let place = setup();
+    let p = |n: &str| place.str(n);
+    train(&place, "a.rkl", &["--steps", "3"]).unwrap();
+    // As a device may have saved it: fixed point goes on where f32 ends.
+    let base = ImageFile::open(&place.path("base.rkl")).unwrap();
+    let model = base.model().unwrap();
+    let file = ImageFile::open(&place.path("a.rkl")).unwrap();
+    let mut parts = Parts::copy(&file.adapter(&model).unwrap());
+    parts.records[1].b_exponent = 200;
+    place.write("big.rkl", parts.emit(model.source(), model.head().image, &serde_json::Map::new()).unwrap());
+    let (base, big, data, out) = (p("base.rkl"), p("big.rkl"), p("test.safetensors"), p("out"));
+    let e = refusal(&["export", &big, "--base", &base, "-o", &out]);
+    assert!(e.contains("`2`: B is beyond f32 at [") && !e.contains(".ranklet-"), "{e}");
+    assert!(!place.path("out").exists());
+    let e = refusal(&["eval", "--base", &base, "--adapter", &big, "--data", &data]);
+    assert!(e.contains("beyond f32"), "{e}");
+    let report = ranklet(&["run", "--base", &base, "--adapter", &big, "--input", &data, "--output", &out]).unwrap();
+    assert!(report.human.contains("outputs beyond f32"), "{}", report.human);
+    assert_eq!(report.json["notes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn nothing_to_measure_is_no_measure() {
+    let place = setup();
+    digits(&place, "empty.safetensors", 0, 1);
+    let e = refusal(&["eval", "--base", &place.str("base.rkl"), "--data", &place.str("empty.safetensors")]);
+    assert!(e.contains("no rows"), "{e}");
 }
 
 #[test]

@@ -69,6 +69,9 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         norms.push(json!({"module": module, "a_norm": a, "b_norm": b}));
     }
     super::save(&args.output, &safetensors(tensors)?)?;
+    let values = gradients.iter().flat_map(|g| g.a.iter().chain(&g.b));
+    let notes: Vec<String> = super::beyond_f32("gradients", values).into_iter().collect();
     let human = format!("{}: gradients of {} pairs\n\n{}", args.output.display(), gradients.len(), table(&table_rows));
-    Ok(Report::new(human, json!({"output": args.output, "rows": rows, "gradients": norms})))
+    let json = json!({"output": args.output, "rows": rows, "gradients": norms, "notes": notes});
+    Ok(Report::new(super::with_notes(human, &notes), json))
 }

@@ -198,6 +198,12 @@ pub(crate) fn companion(path: &Path, name: &str) -> PathBuf {
     if path.is_dir() { path.join(name) } else { path.with_file_name(name) }
 }
 
+/// A note on values that f32 cannot hold, where there are any: the device computes beyond its range.
+pub(crate) fn beyond_f32<'v>(what: &str, values: impl IntoIterator<Item = &'v f32>) -> Option<String> {
+    let beyond = values.into_iter().filter(|v| !v.is_finite()).count();
+    (beyond > 0).then(|| format!("{what} beyond f32, written as infinite: {beyond}"))
+}
+
 /// Notes as lines below a report.
 pub(crate) fn with_notes(mut human: String, notes: &[String]) -> String {
     for note in notes {
