@@ -86,6 +86,27 @@ fn wrong_tensors() {
 }
 
 #[test]
+fn a_normalisation_that_loses_features() {
+    let (place, net) = good();
+    let spec = json!({"model_type": "mlp", "modules": ["0", "2"], "activation": "relu", "head": "classification",
+                      "normalization": {"mean": "m", "std": "s"}});
+    place.write("base/config.json", spec.to_string());
+    let save = |mean: &[f32], std: &[f32]| {
+        let (w0, w2) = (&net.weights[0], &net.weights[1]);
+        let tensors =
+            [("0.weight", &[6, 4][..], &w0[..]), ("2.weight", &[3, 6], w2), ("m", &[4], mean), ("s", &[4], std)];
+        place.tensors("base/model.safetensors", &tensors);
+    };
+    // torch.std(0) + 1e-8, where feature 2 is constant.
+    save(&[0.5, 3.0, 7.0, 0.0], &[0.3, 2.0, 1e-8, 1.0]);
+    base_refused(&place, &["`s`", "feature 2", "std = 1"]);
+    save(&[0.5, 3.0, 7e9, 0.0], &[0.3, 2.0, 1e3, 1.0]);
+    base_refused(&place, &["feature 0", "feature 2"]);
+    save(&[0.5, 3.0, 7.0, 0.0], &[0.3, 2.0, 1.0, 1.0]);
+    ranklet(&["convert", "base", &place.str("base"), "-o", &place.str("ok.rkl")]).unwrap();
+}
+
+#[test]
 fn other_types() {
     let (place, net) = good();
     let header = |dtype: &str, size: usize| {

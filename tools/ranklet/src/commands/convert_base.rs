@@ -7,7 +7,7 @@ use crate::quantize::WeightType;
 use crate::report::{Report, table};
 use crate::spec;
 use crate::tensor::thousands;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -34,7 +34,8 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     super::check_output(&args.output, &[&args.checkpoint, &spec])?;
     let base = Base::open(&args.checkpoint)?;
     let bar = progress::bar(base.linears.len() as u64, 8 * base.parameters(), json, "quantizing");
-    let converted = convert(&base, args.weights, || bar.inc(1))?;
+    let converted = convert(&base, args.weights, || bar.inc(1));
+    let converted = converted.with_context(|| args.checkpoint.display().to_string())?;
     bar.finish_and_clear();
     let size = super::save(&args.output, &converted.bytes)?;
 
