@@ -78,7 +78,7 @@ pub fn execute(args: &Args) -> Result<Report> {
         .map(|p| json!({"module": sites[p.site].module, "rank": p.rank(), "scaling": p.scaling}))
         .collect();
     let json = json!({
-        "output": args.output,
+        "output": super::shown(&args.output),
         "bytes": bytes.len(),
         "source": model.source().to_string(),
         "trainable_params": trainable,

@@ -59,7 +59,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         .map(|l| json!({"module": l.module, "in": l.inputs, "out": l.outputs, "snr_db": l.snr_db}))
         .collect();
     let json = json!({
-        "output": args.output,
+        "output": super::shown(&args.output),
         "bytes": converted.bytes.len(),
         "weights": args.weights.name(),
         "parameters": base.parameters(),

@@ -81,7 +81,7 @@ pub fn execute(args: &Args) -> Result<Report> {
     );
     let modules: Vec<&str> = adapter.pairs.iter().map(|p| sites[p.site].module.as_str()).collect();
     let json = json!({
-        "output": args.output,
+        "output": super::shown(&args.output),
         "modules": modules,
         "trainable_params": trainable,
         "all_params": trainable + facts.base_parameters,

@@ -72,6 +72,6 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let values = gradients.iter().flat_map(|g| g.a.iter().chain(&g.b));
     let notes: Vec<String> = super::beyond_f32("gradients", values).into_iter().collect();
     let human = format!("{}: gradients of {} pairs\n\n{}", args.output.display(), gradients.len(), table(&table_rows));
-    let json = json!({"output": args.output, "rows": rows, "gradients": norms, "notes": notes});
+    let json = json!({"output": super::shown(&args.output), "rows": rows, "gradients": norms, "notes": notes});
     Ok(Report::new(super::with_notes(human, &notes), json))
 }

@@ -42,7 +42,7 @@ pub fn execute(args: &Args) -> Result<Report> {
         head.image,
     );
     let mut json = json!({
-        "file": args.file,
+        "file": super::shown(&args.file),
         "kind": if head.kind == Kind::Base { "base" } else { "adapter" },
         "format": VERSION,
         "bytes": head.total_len,

@@ -53,6 +53,6 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let bytes = safetensors([(name.to_owned(), Out::f32s(&dims, &out))])?;
     super::save(&args.output, &bytes)?;
     let human = format!("{}: `{name}` {}", args.output.display(), shape(&dims));
-    let json = json!({"output": args.output, "tensor": name, "shape": dims, "notes": notes});
+    let json = json!({"output": super::shown(&args.output), "tensor": name, "shape": dims, "notes": notes});
     Ok(Report::new(super::with_notes(human, &notes), json))
 }

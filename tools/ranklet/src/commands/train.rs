@@ -199,8 +199,8 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         sparkline(&log),
     );
     let json = json!({
-        "output": args.output,
-        "log": args.log,
+        "output": super::shown(&args.output),
+        "log": args.log.as_deref().map(super::shown),
         "steps": log.len(),
         "samples": seen,
         "first_loss": first,
