@@ -276,6 +276,15 @@ pub fn gradients(
     mut each: impl FnMut(),
 ) -> Result<Vec<Gradients>> {
     let outputs = model.spec().outputs;
+    if adapter.records.iter().all(|r| r.scaling().is_zero()) {
+        // Nothing that A and B hold reaches an output, and a learner would refuse.
+        let zero = |r: &ranklet::image::LoraRecord| Gradients {
+            site: r.site,
+            a: vec![0.0; r.a_len()],
+            b: vec![0.0; r.b_len()],
+        };
+        return Ok(adapter.records.iter().map(zero).collect());
+    }
     let (gradients, _) = with_learner(model, adapter, Train::sgd(), |learner, scratch| {
         // A batch that is never full: gradients are summed, and no step is made.
         let plain = Sgd { lr: Real::ZERO, momentum: Real::ZERO, weight_decay: Real::ZERO };

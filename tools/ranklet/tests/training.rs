@@ -3,8 +3,14 @@
 mod common;
 
 use common::*;
+use ranklet::fixed::Real;
+use ranklet::fixed::hash::Seed;
+use ranklet::train::{LearnError, LossKind, Schedule, Sgd};
+use ranklet_cli::checkpoint::Checkpoint;
+use ranklet_cli::dataset;
 use ranklet_cli::image::{ImageFile, adapter::Parts};
 use ranklet_cli::save::Out;
+use ranklet_cli::training::{self, Recipe, Rule};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -163,6 +169,48 @@ fn training_goes_on_and_comes_back_as_peft() {
     std::fs::copy(place.path("a.rkl"), place.path("peft/a.rkl")).unwrap();
     let e = refusal(&["export", &p("peft/a.rkl"), "--base", &p("base.rkl"), "-o", &p("peft"), "--force"]);
     assert!(e.contains("holds the input") && place.path("peft/a.rkl").exists(), "{e}");
+}
+
+#[test]
+fn an_adapter_that_cannot_learn_is_not_trained() {
+    let place = setup();
+    let p = |n: &str| place.str(n);
+    train(&place, "a.rkl", &["--steps", "3", "--rank", "2"]).unwrap();
+    let base = ImageFile::open(&place.path("base.rkl")).unwrap();
+    let model = base.model().unwrap();
+    let file = ImageFile::open(&place.path("a.rkl")).unwrap();
+    let whole = Parts::copy(&file.adapter(&model).unwrap());
+    let (mut off, mut empty) = (whole.clone(), whole);
+    off.scale(0.0);
+    empty.records.clear();
+    let data = Checkpoint::open_file(&place.path("train.safetensors")).unwrap();
+    let inputs = dataset::inputs(&data, 6).unwrap();
+    let targets = dataset::targets(&data, LossKind::CrossEntropy, inputs.rows(), 3).unwrap();
+    for (name, parts, pairs) in [("off.rkl", off, 2), ("empty.rkl", empty, 0)] {
+        place.write(name, parts.emit(model.source(), model.head().image, &serde_json::Map::new()).unwrap());
+        let e = format!("{:#}", train(&place, "x.rkl", &["--init", &p(name)]).unwrap_err());
+        assert!(e.contains(name) && e.contains("nothing to train"), "{e}");
+        assert!(!place.path("x.rkl").exists());
+        // The core refuses it too.
+        let recipe = Recipe {
+            optimizer: Rule::Sgd(Sgd::DEFAULT),
+            schedule: Schedule::Constant,
+            batch: 1,
+            steps: 1,
+            clip: None,
+            dropout: Real::ZERO,
+            seed: Seed(0),
+            loss: LossKind::CrossEntropy,
+            shuffle: false,
+        };
+        let e = training::train(&model, &parts, &inputs, &targets, &recipe, |_| ()).unwrap_err();
+        assert_eq!(e.downcast::<LearnError>().unwrap(), LearnError::NothingToTrain);
+        // But its gradients are known: zeros.
+        let rows = inputs.rows();
+        let gradients = training::gradients(&model, &parts, &inputs, &vec![1.0; 3 * rows], || ()).unwrap();
+        assert_eq!(gradients.len(), pairs);
+        assert!(gradients.iter().all(|g| g.a.iter().chain(&g.b).all(|&v| v == 0.0) && g.b.len() % 2 == 0));
+    }
 }
 
 #[test]

@@ -281,7 +281,10 @@ fn start(args: &Args, model: &Model<'_>) -> Result<(Parts, Map<String, Value>)> 
         let adapter = file.adapter(model)?;
         let mut meta = metadata::parse(adapter.metadata());
         meta.retain(|k, _| k == "peft_config");
-        return Ok((Parts::copy(&adapter), meta));
+        let parts = Parts::copy(&adapter);
+        let idle = parts.records.iter().all(|r| r.scaling().is_zero());
+        ensure!(!idle, "{}: nothing to train: it holds no pair with a scaling other than 0", path.display());
+        return Ok((parts, meta));
     }
     let rank = args.rank.unwrap_or(8);
     let scaling = args.alpha.unwrap_or(8.0) / f64::from(rank);
