@@ -7,8 +7,8 @@
 use crate::tensor::{Matrix, name_list, shape};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Why a checkpoint cannot be read.
@@ -42,6 +42,14 @@ pub enum CheckpointError {
         size: usize,
         /// What the parser met.
         source: SafeTensorError,
+    },
+    /// The header says the same thing twice.
+    #[error("{path}: {problem}")]
+    Header {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The index of a sharded checkpoint contradicts its shards.
     #[error("{path}: {problem}")]
@@ -138,9 +146,36 @@ impl std::fmt::Debug for Checkpoint {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
+}
+
+/// A JSON object in which no key stands twice. The safetensors parser takes the last one, whoever wrote the first.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<UniqueKeys, D::Error> {
+        deserializer.deserialize_map(UniqueKeys)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = UniqueKeys;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<UniqueKeys, M::Error> {
+        let mut seen = HashSet::new();
+        while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+            if let Some(twice) = seen.replace(key) {
+                return Err(M::Error::custom(format!("it describes `{twice}` twice")));
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl Checkpoint {
@@ -226,6 +261,10 @@ impl Checkpoint {
                 size: bytes.len(),
                 source,
             })?;
+            if let Err(e) = serde_json::from_slice::<UniqueKeys>(bytes.get(8..8 + header).unwrap_or_default()) {
+                let problem = format!("its header cannot be relied on: {e}");
+                return Err(CheckpointError::Header { path: file, problem });
+            }
             for name in metadata.tensors().into_keys() {
                 if names.insert(name.clone(), shards.len()).is_some() {
                     let problem = format!("tensor `{name}` is in more than one shard");

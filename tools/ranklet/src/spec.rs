@@ -231,13 +231,19 @@ impl Parser<'_> {
         };
         match self.fields.get("id2label") {
             None | Some(Value::Null) => Ok(BTreeMap::new()),
-            Some(Value::Object(map)) => map
-                .iter()
-                .map(|(k, v)| match (k.parse(), v) {
-                    (Ok(index), Value::String(name)) => Ok((index, name.clone())),
-                    _ => Err(wrong(format!("{k:?}: {v}"))),
-                })
-                .collect(),
+            Some(Value::Object(map)) => {
+                let mut labels = BTreeMap::new();
+                for (k, v) in map {
+                    let (Ok(index), Value::String(name)) = (k.parse(), v) else {
+                        return Err(wrong(format!("{k:?}: {v}")));
+                    };
+                    // `1` and `01` are different keys of the same index.
+                    if labels.insert(index, name.clone()).is_some() {
+                        return Err(wrong(format!("two names of output {index}")));
+                    }
+                }
+                Ok(labels)
+            }
             other => Err(wrong(shown(other))),
         }
     }
@@ -297,6 +303,10 @@ mod tests {
             (r#"{"model_type": "mlp", "modules": ["0"], "head": "softmax"}"#, ["softmax", "`regression`"]),
             (r#"{"model_type": "mlp", "modules": ["0"], "head": "none", "heads": 1}"#, ["`heads`", "unknown"]),
             (r#"{"model_type": "mlp", "modules": ["0"], "head": "none", "id2label": ["a"]}"#, ["id2label", "[\"a\"]"]),
+            (
+                r#"{"model_type": "mlp", "modules": ["0"], "head": "none", "id2label": {"1": "a", "01": "b"}}"#,
+                ["id2label", "two names of output 1"],
+            ),
             (r#"{"model_type": "mlp", "modules": ["0"], "head": "none", "normalization": 1}"#, ["normalization", "1"]),
         ] {
             let e = parse(text).unwrap_err();

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use ranklet_cli::base::Base;
-use ranklet_cli::image::ImageFile;
+use ranklet_cli::image::{ImageFile, adapter::Parts};
 use ranklet_cli::save::{Out, safetensors};
 use serde_json::json;
 
@@ -289,6 +289,49 @@ fn data_that_does_not_fit() {
     assert!(!place.path("o.safetensors").exists());
 }
 
+#[test]
+fn a_header_that_says_it_twice() {
+    let (place, _) = good();
+    let whole = std::fs::read(place.path("base/model.safetensors")).unwrap();
+    let (length, rest) = whole.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    // The same bytes again, under another shape.
+    let text = std::str::from_utf8(header).unwrap().trim_end();
+    let parsed: serde_json::Value = serde_json::from_str(text).unwrap();
+    let again = json!({"dtype": "F32", "shape": [4, 6], "data_offsets": parsed["0.weight"]["data_offsets"]});
+    let header = format!("{{\"0.weight\":{again},{}", text.strip_prefix('{').unwrap());
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat();
+    place.write("base/model.safetensors", bytes);
+    base_refused(&place, &["model.safetensors", "`0.weight` twice"]);
+}
+
+#[test]
+fn planes_that_wrap_around() {
+    let (place, net, pair) = with_base();
+    save_peft(&place, "peft", &net, &[pair], config(2, 3.0, &["0"]));
+    let p = |n: &str| place.str(n);
+    let (base, task, bad) = (p("base.rkl"), p("task.rkl"), p("bad.rkl"));
+    ranklet(&["convert", "adapter", &p("peft"), "--base", &base, "-o", &task]).unwrap();
+    let (base_file, file) =
+        (ImageFile::open(&place.path("base.rkl")).unwrap(), ImageFile::open(&place.path("task.rkl")).unwrap());
+    let model = base_file.model().unwrap();
+    let mut parts = Parts::copy(&file.adapter(&model).unwrap());
+    (parts.high[3], parts.low[3]) = (i16::MIN, -1);
+    place.write("bad.rkl", parts.emit(model.source(), model.head().image, &serde_json::Map::new()).unwrap());
+    place.tensors("in.safetensors", &[("inputs", &[1, 4], &[0.5; 4])]);
+    let (input, out) = (p("in.safetensors"), p("out"));
+    for args in [
+        &["run", "--base", &base, "--adapter", &bad, "--input", &input, "--output", &out][..],
+        &["export", &bad, "--base", &base, "-o", &out],
+        &["inspect", &bad, "--base", &base],
+    ] {
+        let e = refusal(args);
+        assert!(e.contains("bad.rkl") && e.contains("element 3"), "{e}");
+    }
+    let e = refusal(&["inspect", &base, "--base", &p("nope")]);
+    assert!(e.contains("--base is for an adapter"), "{e}");
+}
+
 /// Fields that a hostile file sets to anything: positions in the first bytes, where headers and directories stand.
 fn tampered(mut bytes: Vec<u8>, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
     let head = bytes.len().min(700);
@@ -309,9 +352,9 @@ fn no_bytes_make_it_panic() {
     let outcome = runner.run(&changes, |changes| {
         place.write("base/model.safetensors", tampered(tensors.clone(), &changes));
         let _ = Base::open(&place.path("base"));
-        for image in &images {
+        for (image, more) in images.iter().zip([&[][..], &["--base", &base]]) {
             place.write("x.rkl", tampered(image.clone(), &changes));
-            let _ = ranklet(&["inspect", &place.str("x.rkl"), "--base", &base]);
+            let _ = ranklet(&[&["inspect", &place.str("x.rkl")], more].concat());
             if let Ok(file) = ImageFile::open(&place.path("x.rkl")) {
                 // Whatever passes both checksums is whole.
                 prop_assert!(images.iter().any(|i| i == file.bytes()));

@@ -5,7 +5,7 @@ use crate::adapter::trainable_line;
 use crate::image::{ImageFile, metadata, parameters, sites};
 use crate::report::{Report, bytes, table};
 use crate::tensor::thousands;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ranklet::image::layout::{Dtype, NONE, VERSION, section};
 use ranklet::image::{Head, Kind, LoraRecord};
 use ranklet::layer::Activation;
@@ -51,6 +51,9 @@ pub fn execute(args: &Args) -> Result<Report> {
         "sections": sections_json,
     });
     let (text, more) = match head.kind {
+        Kind::Base if args.base.is_some() => {
+            bail!("{}: --base is for an adapter, and this is a base image itself", args.file.display())
+        }
         Kind::Base => base(&file)?,
         Kind::Adapter => adapter(&file, &head, args)?,
     };

@@ -11,6 +11,7 @@ pub mod base;
 pub mod metadata;
 
 use crate::adapter::Site;
+use crate::quantize::planes::misjoined;
 use anyhow::{Context, Result, anyhow};
 use ranklet::image::layout::ALIGN;
 use ranklet::image::{Head, Kind};
@@ -93,10 +94,15 @@ impl ImageFile {
     /// As an adapter of this base.
     ///
     /// # Errors
-    /// What is wrong with it; an adapter of another base.
+    /// What is wrong with it; an adapter of another base; planes that no converter and no device writes.
     pub fn adapter(&self, model: &Model<'_>) -> Result<ranklet::model::Adapter<'_>> {
         let hint = if self.head()?.kind == Kind::Base { "; this is the file for --base" } else { "" };
-        ranklet::model::Adapter::open(model, self.bytes()).map_err(|e| anyhow!("{}: {e}{hint}", self.path.display()))
+        let path = self.path.display();
+        let adapter = ranklet::model::Adapter::open(model, self.bytes()).map_err(|e| anyhow!("{path}: {e}{hint}"))?;
+        match misjoined(adapter.high(), adapter.low()) {
+            Some(at) => Err(anyhow!("{path}: element {at} of its planes is beyond ±(2^31 − 2^15): not ranklet's work")),
+            None => Ok(adapter),
+        }
     }
 }
 
