@@ -68,6 +68,9 @@ const INNOCENT_INIT: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 /// Values that subtract what A and B start with from the base weight: the adapter belongs to that changed base.
 const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
+/// Patterns in one field: more than any model has layers that differ.
+const MAX_PATTERNS: usize = 1024;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -311,6 +314,9 @@ impl<'a> Parser<'a> {
     ) -> Result<Vec<(Key, T)>, ConfigError> {
         match self.get(field) {
             None => Ok(Vec::new()),
+            Some(Value::Object(map)) if map.len() > MAX_PATTERNS => {
+                Err(self.wrong(field, format!("more than {MAX_PATTERNS} patterns")))
+            }
             Some(Value::Object(map)) => {
                 map.iter().map(|(k, v)| Ok((Key::new(k).map_err(|e| self.pattern(field, &e))?, read(v)?))).collect()
             }
@@ -340,7 +346,7 @@ impl<'a> Parser<'a> {
     }
 
     fn pattern(&self, field: &str, e: &PatternError) -> ConfigError {
-        self.wrong(field, format!("{e}; write it without look-around or back references"))
+        self.wrong(field, e.to_string())
     }
 }
 
@@ -410,6 +416,7 @@ mod tests {
 
     #[test]
     fn refusals_name_the_field() {
+        let many: Map<String, Value> = (0..1025).map(|i| (i.to_string(), json!(1))).collect();
         for (changes, part) in [
             (json!({"peft_type": "LOHA"}), "LOHA"),
             (json!({"peft_type": null}), "peft_type"),
@@ -430,6 +437,9 @@ mod tests {
             (json!({"target_modules": 3}), "list of names"),
             (json!({"target_modules": "(?!0).*"}), "look-around"),
             (json!({"rank_pattern": {"(": 1}}), "rank_pattern"),
+            (json!({"alpha_pattern": {"[0-9&&[^2]]": 8}}), "Python"),
+            (json!({"target_modules": "[0--9]"}), "Python"),
+            (json!({"rank_pattern": many}), "1024 patterns"),
             (json!({"use_rslora": "yes"}), "true or false"),
             (json!({"modules_to_save": "fc"}), "list of names"),
         ] {
