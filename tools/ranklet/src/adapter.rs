@@ -128,7 +128,7 @@ pub fn find(module: &str, sites: &[Site]) -> Result<usize, PairError> {
 #[must_use]
 pub fn trainable_line(trainable: u64, base: u64) -> String {
     use crate::tensor::thousands;
-    let all = base + trainable;
+    let all = base.saturating_add(trainable);
     let percent = if all == 0 { 0.0 } else { 100.0 * trainable as f64 / all as f64 };
     let (trainable, all) = (thousands(trainable), thousands(all));
     format!("trainable params: {trainable} || all params: {all} || trainable%: {percent:.4}")
@@ -142,6 +142,7 @@ mod tests {
     fn pefts_line() {
         let line = "trainable params: 8,192 || all params: 270,336 || trainable%: 3.0303";
         assert_eq!(trainable_line(8 * (512 + 512), 512 * 512), line);
+        assert!(trainable_line(2, u64::MAX).contains("all params: 18,446,744,073,709,551,615"), "as a file may claim");
     }
 
     #[test]

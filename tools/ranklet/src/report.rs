@@ -31,12 +31,15 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// The widest that a column is padded to; a longer cell pushes its own row out of line.
+const WIDEST: usize = 100;
+
 /// Columns padded to the widest cell; the first row is the heading. Numbers (cells that start with a digit or a
 /// sign) are aligned to the right.
 #[must_use]
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let cell = |row: &Vec<String>, c: usize| row.get(c).map_or(0, |s| s.chars().count());
+    let cell = |row: &Vec<String>, c: usize| row.get(c).map_or(0, |s| s.chars().count().min(WIDEST));
     let widths: Vec<usize> = (0..columns).map(|c| rows.iter().map(|row| cell(row, c)).max().unwrap_or(0)).collect();
     let mut out = String::new();
     for (i, row) in rows.iter().enumerate() {
@@ -69,6 +72,9 @@ mod tests {
         let rows = [["name", "size"], ["a", "10"], ["long", "5"]].map(|r| r.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "name  size\na       10\nlong     5");
         assert_eq!(table(&[]), "");
+        let long = "m".repeat(70_000);
+        let rows = [["name", "size"], [&long, "10"], ["short", "5"]].map(|r| r.map(str::to_owned).to_vec());
+        assert!(table(&rows).len() < 70_000 + 3 * WIDEST);
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub const FILE: &str = "config.json";
 const FIELDS: [&str; 6] = ["model_type", "modules", "activation", "head", "id2label", "normalization"];
 const INFORMATION: [&str; 5] = ["architectures", "torch_dtype", "dtype", "transformers_version", "license"];
 
+/// Bytes that the name of a module or an output may have.
+pub const MAX_NAME: usize = 1024;
+
 /// What the last vector means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
@@ -210,6 +213,10 @@ impl Parser<'_> {
         let mut modules: Vec<String> = Vec::new();
         for item in list {
             match item {
+                Value::String(s) if s.len() > MAX_NAME => {
+                    let problem = format!("a name of {} bytes; at most {MAX_NAME} are supported", s.len());
+                    return Err(self.wrong("modules", problem));
+                }
                 // A line break would break the image's list of names.
                 Value::String(s) if !s.is_empty() && !s.contains(['\n', '\r']) => {
                     if modules.contains(s) {
@@ -237,6 +244,9 @@ impl Parser<'_> {
                     let (Ok(index), Value::String(name)) = (k.parse(), v) else {
                         return Err(wrong(format!("{k:?}: {v}")));
                     };
+                    if name.len() > MAX_NAME {
+                        return Err(wrong(format!("a name of {} bytes for output {index}", name.len())));
+                    }
                     // `1` and `01` are different keys of the same index.
                     if labels.insert(index, name.clone()).is_some() {
                         return Err(wrong(format!("two names of output {index}")));
@@ -288,6 +298,19 @@ mod tests {
         assert_eq!(spec.head, Head::Classification);
         assert_eq!(spec.labels[&1], "one");
         assert_eq!(spec.normalization, Some(("input.mean".to_owned(), "input.std".to_owned())));
+    }
+
+    #[test]
+    fn long_names_are_refused_without_repeating_them() {
+        let name = |bytes| "m".repeat(bytes);
+        let module = |n| parse(&format!(r#"{{"model_type": "mlp", "modules": ["{}"], "head": "none"}}"#, name(n)));
+        assert!(module(MAX_NAME).is_ok());
+        let e = module(MAX_NAME + 1).unwrap_err();
+        assert!(e.contains("1025 bytes") && e.len() < 200, "{e}");
+        let labels = format!(r#"{{"0": "{}"}}"#, name(70_000));
+        let text = format!(r#"{{"model_type": "mlp", "modules": ["0"], "head": "none", "id2label": {labels}}}"#);
+        let e = parse(&text).unwrap_err();
+        assert!(e.contains("70000 bytes") && e.len() < 200, "{e}");
     }
 
     #[test]

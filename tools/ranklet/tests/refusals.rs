@@ -5,7 +5,8 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use ranklet_cli::base::Base;
-use ranklet_cli::image::{ImageFile, adapter::Parts};
+use ranklet_cli::image::{ImageFile, adapter::Parts, base::convert};
+use ranklet_cli::quantize::WeightType;
 use ranklet_cli::save::{Out, safetensors};
 use serde_json::json;
 
@@ -303,6 +304,34 @@ fn a_header_that_says_it_twice() {
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat();
     place.write("base/model.safetensors", bytes);
     base_refused(&place, &["model.safetensors", "`0.weight` twice"]);
+}
+
+#[test]
+fn layers_of_one_name() {
+    let (place, ..) = good();
+    let mut base = Base::open(&place.path("base")).unwrap();
+    for names in [["0", "0"], ["1", ""]] {
+        // A layer without a name is called by its number.
+        base.linears.iter_mut().zip(names).for_each(|(l, name)| l.module = name.to_owned());
+        place.write("x.rkl", convert(&base, WeightType::I8, || ()).unwrap().bytes);
+        let e = refusal(&["inspect", &place.str("x.rkl")]);
+        assert!(e.contains("x.rkl") && e.contains(&format!("`{}`", names[0])), "{e}");
+    }
+}
+
+#[test]
+fn metadata_that_claim_anything() {
+    let (place, net, pair) = with_base();
+    save_peft(&place, "peft", &net, &[pair], config(2, 3.0, &["0"]));
+    let p = |n: &str| place.str(n);
+    ranklet(&["convert", "adapter", &p("peft"), "--base", &p("base.rkl"), "-o", &p("task.rkl")]).unwrap();
+    let (base, file) =
+        (ImageFile::open(&place.path("base.rkl")).unwrap(), ImageFile::open(&place.path("task.rkl")).unwrap());
+    let model = base.model().unwrap();
+    let parts = Parts::copy(&file.adapter(&model).unwrap());
+    let meta = serde_json::Map::from_iter([("base_parameters".to_owned(), json!(u64::MAX))]);
+    place.write("x.rkl", parts.emit(model.source(), model.head().image, &meta).unwrap());
+    assert_eq!(ranklet(&["inspect", &p("x.rkl")]).unwrap().json["all_params"], u64::MAX);
 }
 
 #[test]

@@ -214,6 +214,13 @@ fn an_adapter_that_cannot_learn_is_not_trained() {
 }
 
 #[test]
+fn a_batch_beyond_the_data_is_all_of_it() {
+    let place = setup();
+    let report = train(&place, "a.rkl", &["--batch", "4294967295", "--steps", "2"]).unwrap();
+    assert_eq!((&report.json["steps"], &report.json["samples"]), (&json!(2), &json!(600)));
+}
+
+#[test]
 fn options_are_checked_before_anything_happens() {
     let place = setup();
     for (more, part) in [
@@ -224,6 +231,8 @@ fn options_are_checked_before_anything_happens() {
         (&["--batch", "0"], "--batch"),
         (&["--epochs", "0"], "nothing to train"),
         (&["--on", "5"], "`0`, `2`"),
+        (&["--steps", "4294967295", "--batch", "4294967295"], "at most"),
+        (&["--epochs", "4294967295"], "at most"),
         (&["--loss", "mse"], "no tensor `targets`"),
         (&["--init", "x.rkl", "--rank", "3"], "cannot be used with"),
         (&["--epochs", "1", "--steps", "1"], "cannot be used with"),
@@ -249,6 +258,10 @@ fn plans_say_whether_and_by_how_much() {
     let short = big.json["board"]["ram_short"].as_u64().unwrap();
     assert_eq!(short, big.json["ram"]["total"].as_u64().unwrap() - 16 * 1024);
     assert!(refusal(&["plan", "--base", &base, "--board", "toaster"]).contains("`microbit`"));
+    for option in ["--firmware", "--stack"] {
+        let e = refusal(&["plan", "--base", &base, "--board", "microbit", option, &u64::MAX.to_string()]);
+        assert!(e.contains(option) && e.contains("counted"), "{e}");
+    }
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn adapter(file: &ImageFile, head: &Head, args: &Args) -> Result<Part> {
     let more = vec![
         ("pairs", json!(list)),
         ("trainable_params", json!(trainable)),
-        ("all_params", json!(frozen.map(|f| f + trainable))),
+        ("all_params", json!(frozen.map(|f| f.saturating_add(trainable)))),
         ("can_train", json!(can_learn)),
         ("metadata", Value::Object(meta)),
         ("notes", json!(notes)),

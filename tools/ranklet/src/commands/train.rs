@@ -19,6 +19,9 @@ use ranklet::train::{AdamW, LossKind, Schedule, Sgd};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
+/// Steps of one run.
+const MAX_STEPS: u32 = 10_000_000;
+
 /// The rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OptimizerName {
@@ -156,8 +159,14 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let (start, mut meta) = start(args, &model)?;
     let recipe = recipe(args, rows, loss);
 
-    let samples = u64::from(recipe.steps) * u64::from(recipe.batch);
-    let bar = progress::bar(recipe.steps.into(), 3 * samples * infer::macs(&model), json, "steps");
+    ensure!(
+        recipe.steps <= MAX_STEPS,
+        "{} steps; at most {MAX_STEPS} at a time, for the loss of each is kept: go on with --init",
+        recipe.steps
+    );
+    let samples = u64::from(recipe.steps) * u64::from(recipe.batch).min(rows as u64);
+    let cost = samples.saturating_mul(3).saturating_mul(infer::macs(&model));
+    let bar = progress::bar(recipe.steps.into(), cost, json, "steps");
     let mut log: Vec<StepLog> = Vec::new();
     let mut smooth = None;
     let parts = training::train(&model, &start, &inputs, &targets, &recipe, |step| {

@@ -12,10 +12,12 @@ pub mod metadata;
 
 use crate::adapter::Site;
 use crate::quantize::planes::misjoined;
+use crate::tensor::name_list;
 use anyhow::{Context, Result, anyhow};
 use ranklet::image::layout::ALIGN;
 use ranklet::image::{Head, Kind};
 use ranklet::model::Model;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
@@ -85,10 +87,17 @@ impl ImageFile {
     /// As a base.
     ///
     /// # Errors
-    /// What is wrong with it; an adapter where a base is needed.
+    /// What is wrong with it; an adapter where a base is needed; two layers of one name, for everything that leaves the
+    /// image again goes by the name.
     pub fn model(&self) -> Result<Model<'_>> {
         let hint = if self.head()?.kind == Kind::Adapter { "; this is the file for --adapter" } else { "" };
-        Model::open(self.bytes()).map_err(|e| anyhow!("{}: {e}{hint}", self.path.display()))
+        let path = self.path.display();
+        let model = Model::open(self.bytes()).map_err(|e| anyhow!("{path}: {e}{hint}"))?;
+        let mut seen = HashSet::new();
+        match sites(&model).into_iter().find_map(|s| seen.replace(s.module)) {
+            Some(twice) => Err(anyhow!("{path}: two of its layers are called {}", name_list([twice.as_str()], 1))),
+            None => Ok(model),
+        }
     }
 
     /// As an adapter of this base.
