@@ -4,6 +4,7 @@
 //! Nothing in a file is believed: lengths, types, shapes and every value are checked, and a refusal names the file,
 //! the tensor and the position.
 
+use crate::files;
 use crate::tensor::{Matrix, name_list, shape};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
@@ -191,7 +192,8 @@ impl Checkpoint {
         let expected = "a .safetensors file, or a directory with model.safetensors (or model.safetensors.index.json \
                         and its shards)";
         if !path.is_dir() {
-            return Err(not_found(path, "no such file or directory", expected));
+            let found = if path.exists() { files::found(path) } else { "no such file or directory" };
+            return Err(not_found(path, found, expected));
         }
         let single = path.join("model.safetensors");
         if single.is_file() {
@@ -219,7 +221,7 @@ impl Checkpoint {
     /// [`CheckpointError::Io`], [`CheckpointError::Format`], [`CheckpointError::NotFound`].
     pub fn open_file(path: &Path) -> Result<Checkpoint, CheckpointError> {
         if !path.is_file() {
-            return Err(not_found(path, "no such file", "a .safetensors file"));
+            return Err(not_found(path, files::found(path), "a .safetensors file"));
         }
         Checkpoint::from_files(path, vec![path.to_owned()])
     }
@@ -385,7 +387,7 @@ impl Checkpoint {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
+    files::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
 }
 
 fn not_found(path: &Path, found: &str, expected: &str) -> CheckpointError {

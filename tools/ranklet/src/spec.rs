@@ -24,6 +24,7 @@
 //! `torch_dtype`, `dtype`, `transformers_version`), are passed over. Any other unknown field is an error: it would
 //! be a wish that nobody hears.
 
+use crate::files;
 use crate::tensor::name_list;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -136,7 +137,7 @@ impl MlpSpec {
     /// # Errors
     /// [`SpecError`].
     pub fn read(path: &Path) -> Result<MlpSpec, SpecError> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match files::read_text(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(SpecError::Missing { path: path.to_owned() });

@@ -306,6 +306,27 @@ fn a_header_that_says_it_twice() {
     base_refused(&place, &["model.safetensors", "`0.weight` twice"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices() {
+    let (place, ..) = with_base();
+    let p = |n: &str| place.str(n);
+    let (base, out) = (p("base.rkl"), p("out"));
+    place.tensors("in.safetensors", &[("inputs", &[1, 4], &[0.5; 4])]);
+    let input = p("in.safetensors");
+    for args in [
+        &["inspect", "/dev/null"][..],
+        &["convert", "base", "/dev/null", "-o", &out],
+        &["convert", "adapter", "/dev/null", "--base", &base, "-o", &out],
+        &["run", "--base", "/dev/null", "--input", &input, "--output", &out],
+        &["run", "--base", &base, "--input", "/dev/null", "--output", &out],
+        &["run", "--base", &base, "--adapter", "/dev/null", "--input", &input, "--output", &out],
+    ] {
+        let e = refusal(args);
+        assert!(e.contains("/dev/null") && e.contains("only regular files"), "{args:?}: {e}");
+    }
+}
+
 #[test]
 fn layers_of_one_name() {
     let (place, ..) = good();

@@ -11,6 +11,7 @@ pub mod base;
 pub mod metadata;
 
 use crate::adapter::Site;
+use crate::files;
 use crate::quantize::planes::misjoined;
 use crate::tensor::name_list;
 use anyhow::{Context, Result, anyhow};
@@ -41,7 +42,7 @@ impl ImageFile {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn open(path: &Path) -> Result<ImageFile> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = files::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         if bytes.len() >= 8 && bytes[8..].starts_with(b"{\"") {
             return Err(anyhow!(
                 "{}: a safetensors file where an image (.rkl) is needed; `ranklet convert` makes one",

@@ -2,6 +2,7 @@
 //! and not null is refused by name: it may change what the tensors mean.
 
 use super::pattern::{Key, Modules, PatternError};
+use crate::files;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -149,7 +150,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        let text = files::read_text(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
         Config::parse(path, &text)
     }
 
