@@ -26,7 +26,9 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         .with_context(|| format!("cannot write into {}", parent.display()))?;
     temp.write_all(bytes).with_context(|| format!("cannot write {} bytes for {}", bytes.len(), path.display()))?;
     temp.as_file().sync_all().with_context(|| format!("cannot sync {}", path.display()))?;
-    temp.persist(&path).with_context(|| format!("cannot move the finished file to {}", path.display()))?;
+    temp.persist(&path)
+        .map_err(|e| e.error)
+        .with_context(|| format!("cannot move the finished file to {}", path.display()))?;
     sync_dir(&parent);
     Ok(())
 }

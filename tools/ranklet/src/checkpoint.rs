@@ -27,7 +27,7 @@ pub enum CheckpointError {
         expected: String,
     },
     /// The file system said no.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Io {
         /// Which file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// Not a safetensors file, or a part of one.
-    #[error("{path} ({size} bytes) is not a complete safetensors file: {source}; copy or save it again")]
+    #[error("{path} ({size} bytes) is not a complete safetensors file; copy or save it again")]
     Format {
         /// Which file.
         path: PathBuf,

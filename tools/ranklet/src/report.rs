@@ -21,6 +21,22 @@ impl Report {
     }
 }
 
+/// An error and its causes on one line. A part that the text before ends in is left out: some libraries repeat their
+/// cause in their own words.
+#[must_use]
+pub fn chain(e: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for part in e.chain().map(ToString::to_string).filter(|p| !p.is_empty()) {
+        if text.is_empty() {
+            text = part;
+        } else if !text.ends_with(&part) {
+            text += ": ";
+            text += &part;
+        }
+    }
+    text
+}
+
 /// Bytes for people: `1.2 KiB`, exact below a kibibyte.
 #[must_use]
 pub fn bytes(n: u64) -> String {
@@ -75,6 +91,16 @@ mod tests {
         let long = "m".repeat(70_000);
         let rows = [["name", "size"], [&long, "10"], ["short", "5"]].map(|r| r.map(str::to_owned).to_vec());
         assert!(table(&rows).len() < 70_000 + 3 * WIDEST);
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let json = serde_json::from_str::<u8>("x").unwrap_err();
+        let cause = json.to_string();
+        let e = anyhow::Error::from(std::io::Error::other(format!("no header: {cause}")));
+        assert_eq!(chain(&e.context("cannot read x")), format!("cannot read x: no header: {cause}"));
+        let e = anyhow::Error::from(json).context(format!("y is wrong: {cause}")).context("y");
+        assert_eq!(chain(&e), format!("y: y is wrong: {cause}"));
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub enum SpecError {
         path: PathBuf,
     },
     /// It cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Io {
         /// Which file.
         path: PathBuf,

@@ -51,6 +51,10 @@ fn damaged_files() {
     let huge = [&(huge.len() as u64).to_le_bytes()[..], huge, &[0; 16]].concat();
     place.write("base/model.safetensors", huge);
     base_refused(&place, &["not a complete"]);
+    let garbage = [&3_u64.to_le_bytes()[..], b"{x}"].concat();
+    place.write("base/model.safetensors", garbage);
+    let e = refusal(&["convert", "base", &place.str("base"), "-o", &place.str("out.rkl")]);
+    assert_eq!(e.matches("line 1 column 2").count(), 1, "a cause is told once: {e}");
     place.write("base/config.json", "{");
     base_refused(&place, &["config.json", "not a JSON object"]);
 }
@@ -187,6 +191,8 @@ fn adapters_that_cannot_be_taken() {
     adapter_refused(&place, &["selects `2`", "incomplete"]);
     save(one, config(2, 3.0, &["2"]));
     adapter_refused(&place, &["tensors for `0`", "target_modules"]);
+    save(one, config(2, 1e-300, &["0"]));
+    adapter_refused(&place, &["`lora_alpha`", "1e-290"]);
     save(&[], config(2, 3.0, &["9"]));
     adapter_refused(&place, &["no lora_A"]);
     let mut wide = pair.clone();

@@ -181,7 +181,7 @@ fn an_adapter_that_cannot_learn_is_not_trained() {
     let file = ImageFile::open(&place.path("a.rkl")).unwrap();
     let whole = Parts::copy(&file.adapter(&model).unwrap());
     let (mut off, mut empty) = (whole.clone(), whole);
-    off.scale(0.0);
+    off.scale(0.0).unwrap();
     empty.records.clear();
     let data = Checkpoint::open_file(&place.path("train.safetensors")).unwrap();
     let inputs = dataset::inputs(&data, 6).unwrap();
@@ -227,6 +227,8 @@ fn options_are_checked_before_anything_happens() {
         (&["--rank", "65"][..], "1 to 64"),
         (&["--lr", "-1"], "above 0"),
         (&["--lr", "nan"], "above 0"),
+        (&["--alpha", "1e-300"], "--alpha"),
+        (&["--alpha", "1e300"], "between"),
         (&["--dropout", "1"], "below 1"),
         (&["--batch", "0"], "--batch"),
         (&["--epochs", "0"], "nothing to train"),

@@ -1,6 +1,6 @@
 //! `ranklet convert adapter DIR --base base.rkl -o task.rkl`
 
-use crate::adapter::{Adapter, Pair, trainable_line};
+use crate::adapter::{Adapter, Pair, check_alpha, trainable_line};
 use crate::image::{ImageFile, adapter, parameters, sites};
 use crate::loralayer::{self, BaseWeights};
 use crate::peft;
@@ -56,10 +56,11 @@ pub fn execute(args: &Args) -> Result<Report> {
     let adapter: Adapter = match (args.format, args.alpha) {
         (Format::Peft, None) => peft::read(&args.adapter, &sites)?,
         (Format::Peft, Some(_)) => bail!("--alpha is for --format lora-layer; a PEFT adapter brings its own"),
-        (Format::LoraLayer, Some(alpha)) if alpha.is_finite() => {
+        (Format::LoraLayer, Some(alpha)) => {
+            check_alpha(alpha).with_context(|| format!("--alpha {alpha}"))?;
             loralayer::read(&args.adapter, alpha, &sites, &Stored::of(&model))?
         }
-        (Format::LoraLayer, _) => bail!("--format lora-layer needs --alpha X, the layer's own: no tensor tells it"),
+        (Format::LoraLayer, None) => bail!("--format lora-layer needs --alpha X, the layer's own: no tensor tells it"),
     };
     let bytes = adapter::convert(&adapter, &model, args.inference_only)?;
     let back = ImageFile::of(&args.output, &bytes);

@@ -9,7 +9,7 @@ use crate::progress;
 use crate::report::{Report, table};
 use crate::save::{Out, safetensors};
 use crate::training::gradients;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -45,7 +45,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let model = base.model()?;
     let file = ImageFile::open(&one.path)?;
     let mut parts = Parts::copy(&file.adapter(&model)?);
-    parts.scale(one.scale);
+    parts.scale(one.scale).with_context(|| one.path.display().to_string())?;
     let data = dataset::open(&args.input)?;
     let inputs = dataset::inputs(&data, model.spec().features)?;
     let cotangent = dataset::cotangent(&data, &inputs, model.spec().outputs)?;

@@ -13,7 +13,7 @@ pub mod train;
 
 use crate::atomic;
 use crate::image::ImageFile;
-use crate::report::Report;
+use crate::report::{Report, chain};
 use anyhow::{Context, Result, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser, ValueParserFactory};
 use clap::{Parser, Subcommand};
@@ -85,9 +85,9 @@ pub fn main() -> ExitCode {
             let text = if cli.json { report.json.to_string() } else { report.human };
             say(&text, code)
         }
-        Err(e) if cli.json => say(&json!({"error": format!("{e:#}")}).to_string(), ExitCode::FAILURE),
+        Err(e) if cli.json => say(&json!({"error": chain(&e)}).to_string(), ExitCode::FAILURE),
         Err(e) => {
-            complain(&format!("{e:#}"));
+            complain(&chain(&e));
             ExitCode::FAILURE
         }
     }

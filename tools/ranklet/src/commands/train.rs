@@ -1,6 +1,6 @@
 //! `ranklet train --base base.rkl --data train.safetensors … -o new.rkl`: the device's own arithmetic, on the host.
 
-use crate::adapter::trainable_line;
+use crate::adapter::{check_alpha, trainable_line};
 use crate::atomic::identity;
 use crate::dataset;
 use crate::image::adapter::Parts;
@@ -10,7 +10,7 @@ use crate::progress;
 use crate::report::Report;
 use crate::tensor::name_list;
 use crate::training::{self, Recipe, Rule, StepLog};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
 use ranklet::image::MAX_RANK;
@@ -228,7 +228,10 @@ fn check(args: &Args) -> Result<()> {
         Ok(())
     };
     args.lr.map_or(Ok(()), |x| finite("lr", x, x > 0.0, "a number above 0"))?;
-    args.alpha.map_or(Ok(()), |x| finite("alpha", x, x != 0.0, "a number other than 0"))?;
+    args.alpha.map_or(Ok(()), |x| {
+        finite("alpha", x, x != 0.0, "a number other than 0")?;
+        check_alpha(x).with_context(|| format!("--alpha {x}"))
+    })?;
     args.clip.map_or(Ok(()), |x| finite("clip", x, x > 0.0, "a norm above 0"))?;
     finite("momentum", args.momentum, (0.0..1.0).contains(&args.momentum), "0 or more, below 1")?;
     finite("weight-decay", args.weight_decay, args.weight_decay >= 0.0, "0 or more")?;

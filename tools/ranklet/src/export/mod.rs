@@ -9,8 +9,9 @@ pub mod config;
 use crate::adapter::{Adapter, Pair, Site};
 use crate::atomic::{MARKER, write_directory};
 use crate::peft::{self, CONFIG, WEIGHTS, keys};
+use crate::report::chain;
 use crate::save::{Out, safetensors};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -36,13 +37,17 @@ pub fn write(adapter: &Adapter, sites: &[Site], facts: &card::Facts, out: &Path,
     let marker = json!({"made_by": "ranklet export", "base_source": facts.source});
     write_directory(out, force, &FILES, |dir| {
         let text = |v: &Value| serde_json::to_string_pretty(v).map(|s| s + "\n");
-        std::fs::write(dir.join(CONFIG), text(&Value::Object(fields.clone()))?)?;
-        std::fs::write(dir.join(WEIGHTS), &weights)?;
-        std::fs::write(dir.join(CARD), card::text(adapter, sites, facts))?;
-        std::fs::write(dir.join(MARKER), text(&marker)?)?;
+        let write = |name: &str, bytes: &[u8]| {
+            let shown = || format!("cannot write {}", out.join(name).display());
+            std::fs::write(dir.join(name), bytes).with_context(shown)
+        };
+        write(CONFIG, text(&Value::Object(fields.clone()))?.as_bytes())?;
+        write(WEIGHTS, &weights)?;
+        write(CARD, card::text(adapter, sites, facts).as_bytes())?;
+        write(MARKER, text(&marker)?.as_bytes())?;
         let back = peft::read(dir, sites).map_err(|e| {
             // By the name it was to have: the one it has for the moment is gone when this is read.
-            let text = format!("{:#}", anyhow!(e)).replace(&dir.display().to_string(), &out.display().to_string());
+            let text = chain(&e.into()).replace(&dir.display().to_string(), &out.display().to_string());
             anyhow!("the export does not read back, so nothing was written: {text}")
         })?;
         compare(&adapter.pairs, &back.pairs, sites)

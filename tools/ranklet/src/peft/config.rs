@@ -2,6 +2,7 @@
 //! and not null is refused by name: it may change what the tensors mean.
 
 use super::pattern::{Key, Modules, PatternError};
+use crate::adapter::check_alpha;
 use crate::files;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -77,7 +78,7 @@ const MAX_PATTERNS: usize = 1024;
 #[non_exhaustive]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Io {
         /// Which file.
         path: PathBuf,
@@ -240,7 +241,7 @@ impl<'a> Parser<'a> {
         }
         let mut warnings = Vec::new();
         let alpha = match self.get("lora_alpha") {
-            Some(v) => self.number("lora_alpha", v)?,
+            Some(v) => self.alpha("lora_alpha", v)?,
             None => {
                 warnings.push("the configuration has no lora_alpha; PEFT's default 8 is used".to_owned());
                 8.0
@@ -255,7 +256,7 @@ impl<'a> Parser<'a> {
             alpha,
             rslora: self.flag("use_rslora")?,
             rank_pattern: self.patterns("rank_pattern", |v| self.count("rank_pattern", v))?,
-            alpha_pattern: self.patterns("alpha_pattern", |v| self.number("alpha_pattern", v))?,
+            alpha_pattern: self.patterns("alpha_pattern", |v| self.alpha("alpha_pattern", v))?,
             target: self.modules("target_modules")?,
             exclude: self.modules("exclude_modules")?,
             by_layer: self.get("layers_to_transform").is_some_and(is_set),
@@ -291,8 +292,10 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn number(&self, field: &str, value: &Value) -> Result<f64, ConfigError> {
-        value.as_f64().filter(|x| x.is_finite()).ok_or_else(|| self.wrong(field, "expected a number"))
+    fn alpha(&self, field: &str, value: &Value) -> Result<f64, ConfigError> {
+        let alpha = value.as_f64().ok_or_else(|| self.wrong(field, "expected a number"))?;
+        check_alpha(alpha).map_err(|e| self.wrong(field, e.to_string()))?;
+        Ok(alpha)
     }
 
     fn count(&self, field: &str, value: &Value) -> Result<usize, ConfigError> {
@@ -435,6 +438,8 @@ mod tests {
             (json!({"r": 0}), "above 0"),
             (json!({"r": 2.5}), "whole number"),
             (json!({"lora_alpha": "8"}), "number"),
+            (json!({"lora_alpha": 1e-300}), "between 1e-290 and 1e290"),
+            (json!({"alpha_pattern": {"0": 5e-324}}), "`alpha_pattern`"),
             (json!({"target_modules": 3}), "list of names"),
             (json!({"target_modules": "(?!0).*"}), "look-around"),
             (json!({"rank_pattern": {"(": 1}}), "rank_pattern"),

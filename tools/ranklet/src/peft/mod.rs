@@ -46,7 +46,7 @@ pub enum PeftError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A pair that does not fit the base.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Pair {
         /// The weights.
         path: PathBuf,
