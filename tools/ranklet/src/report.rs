@@ -1,5 +1,6 @@
 //! What a command has to say: once for people, once for programs.
 
+use crate::tensor::printable;
 use serde_json::Value;
 
 /// The outcome of a command. `human` goes to stdout, or `json` does with `--json`; never both.
@@ -18,6 +19,18 @@ impl Report {
     #[must_use]
     pub fn new(human: impl Into<String>, json: Value) -> Report {
         Report { human: human.into(), json, ok: true }
+    }
+}
+
+/// A number for people: with so many decimals, or with an exponent where those would be nothing but zeros, or follow
+/// more digits than an `f64` has.
+#[must_use]
+pub fn decimal(x: f64, digits: usize) -> String {
+    let plain = 10_f64.powi(-(digits as i32))..1e15;
+    if x == 0.0 || !x.is_finite() || plain.contains(&x.abs()) {
+        format!("{x:.digits$}")
+    } else {
+        format!("{x:.digits$e}")
     }
 }
 
@@ -54,6 +67,7 @@ const WIDEST: usize = 100;
 /// sign) are aligned to the right.
 #[must_use]
 pub fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|text| printable(text)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let cell = |row: &Vec<String>, c: usize| row.get(c).map_or(0, |s| s.chars().count().min(WIDEST));
     let widths: Vec<usize> = (0..columns).map(|c| rows.iter().map(|row| cell(row, c)).max().unwrap_or(0)).collect();
@@ -88,9 +102,17 @@ mod tests {
         let rows = [["name", "size"], ["a", "10"], ["long", "5"]].map(|r| r.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "name  size\na       10\nlong     5");
         assert_eq!(table(&[]), "");
+        let rows = [["name"], ["a\u{1b}[31m\nb"]].map(|r| r.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "name\na\\u{1b}[31m\\nb");
         let long = "m".repeat(70_000);
         let rows = [["name", "size"], [&long, "10"], ["short", "5"]].map(|r| r.map(str::to_owned).to_vec());
         assert!(table(&rows).len() < 70_000 + 3 * WIDEST);
+    }
+
+    #[test]
+    fn numbers_stay_short() {
+        let shown = [0.0, 1.5, -0.25, 1e300, -1e-9, 999_999_999_999_999.0, f64::INFINITY].map(|x| decimal(x, 2));
+        assert_eq!(shown, ["0.00", "1.50", "-0.25", "1.00e300", "-1.00e-9", "999999999999999.00", "inf"]);
     }
 
     #[test]

@@ -88,6 +88,20 @@ fn paths_may_be_any_bytes() {
 }
 
 #[test]
+fn names_do_not_steer_the_terminal() {
+    let place = base();
+    place.write(
+        "base/config.json",
+        "{\"model_type\": \"mlp\", \"modules\": [\"0\"], \"head\": \"none\", \"\\u001b[2J\": 1}",
+    );
+    let (dir, out) = (place.path("base"), place.path("x.rkl"));
+    let done =
+        output(&["convert".as_ref(), "base".as_ref(), dir.as_os_str(), "-o".as_ref(), out.as_os_str()], Stdio::null());
+    let stderr = String::from_utf8(done.stderr).unwrap();
+    assert!(stderr.contains("\\u{1b}[2J") && !stderr.contains('\u{1b}'), "{stderr}");
+}
+
+#[test]
 fn arguments_that_are_no_text_are_usage_errors() {
     let odd = OsString::from_vec(vec![0xFF]);
     let done = output(&[OsStr::new("--json"), OsStr::new("train"), &odd], Stdio::piped());

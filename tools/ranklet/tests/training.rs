@@ -228,7 +228,7 @@ fn options_are_checked_before_anything_happens() {
         (&["--lr", "-1"], "above 0"),
         (&["--lr", "nan"], "above 0"),
         (&["--alpha", "1e-300"], "--alpha"),
-        (&["--alpha", "1e300"], "between"),
+        (&["--alpha", "1e300"], "--alpha 1e300: expected"),
         (&["--dropout", "1"], "below 1"),
         (&["--batch", "0"], "--batch"),
         (&["--epochs", "0"], "nothing to train"),

@@ -4,7 +4,7 @@ use crate::adapter::{Adapter, Pair, check_alpha, trainable_line};
 use crate::image::{ImageFile, adapter, parameters, sites};
 use crate::loralayer::{self, BaseWeights};
 use crate::peft;
-use crate::report::{Report, table};
+use crate::report::{Report, decimal, table};
 use anyhow::{Context, Result, bail};
 use ranklet::kernel::Weights;
 use ranklet::layer::Linear;
@@ -57,7 +57,7 @@ pub fn execute(args: &Args) -> Result<Report> {
         (Format::Peft, None) => peft::read(&args.adapter, &sites)?,
         (Format::Peft, Some(_)) => bail!("--alpha is for --format lora-layer; a PEFT adapter brings its own"),
         (Format::LoraLayer, Some(alpha)) => {
-            check_alpha(alpha).with_context(|| format!("--alpha {alpha}"))?;
+            check_alpha(alpha).with_context(|| format!("--alpha {alpha:?}"))?;
             loralayer::read(&args.adapter, alpha, &sites, &Stored::of(&model))?
         }
         (Format::LoraLayer, None) => bail!("--format lora-layer needs --alpha X, the layer's own: no tensor tells it"),
@@ -70,7 +70,7 @@ pub fn execute(args: &Args) -> Result<Report> {
     let trainable = adapter.pairs.iter().map(Pair::parameters).sum();
     let line = trainable_line(trainable, parameters(&model));
     let mut rows = vec![["layer", "rank", "scaling"].map(str::to_owned).to_vec()];
-    let of = |p: &Pair| vec![sites[p.site].module.clone(), p.rank().to_string(), format!("{:.6}", p.scaling)];
+    let of = |p: &Pair| vec![sites[p.site].module.clone(), p.rank().to_string(), decimal(p.scaling, 6)];
     rows.extend(adapter.pairs.iter().map(of));
     let human = format!("{}: {size}, {} pairs\n{line}\n\n{}", args.output.display(), adapter.pairs.len(), table(&rows));
     let pairs: Vec<_> = adapter

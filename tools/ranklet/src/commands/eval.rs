@@ -6,7 +6,7 @@ use crate::image::{ImageFile, metadata};
 use crate::infer;
 use crate::metrics::measure;
 use crate::progress;
-use crate::report::{Report, table};
+use crate::report::{Report, decimal, table};
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use std::path::PathBuf;
@@ -57,12 +57,12 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     }
 
     let labels = base_metadata(&model);
-    let mut human = format!("{rows} rows  loss {:.6}", m.loss);
+    let mut human = format!("{rows} rows  loss {}", decimal(m.loss, 6));
     if let (Some(accuracy), Some((right, all))) = (m.accuracy(), m.correct) {
         human += &format!("  accuracy {accuracy:.2} % ({right} of {all})");
     }
     if let Some(rmse) = m.rmse {
-        human += &format!("  rmse {rmse:.6}");
+        human += &format!("  rmse {}", decimal(rmse, 6));
     }
     let mut classes = Vec::new();
     let mut table_rows = vec![["class", "rows", "right", "%"].map(str::to_owned).to_vec()];

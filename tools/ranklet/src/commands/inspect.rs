@@ -3,7 +3,7 @@
 use super::export::{base_metadata, weight_type};
 use crate::adapter::trainable_line;
 use crate::image::{ImageFile, metadata, parameters, sites};
-use crate::report::{Report, bytes, table};
+use crate::report::{Report, bytes, decimal, table};
 use crate::tensor::thousands;
 use anyhow::{Context, Result, bail};
 use ranklet::image::layout::{Dtype, NONE, VERSION, section};
@@ -189,7 +189,7 @@ fn adapter(file: &ImageFile, head: &Head, args: &Args) -> Result<Part> {
             r.rank.to_string(),
             r.inputs.to_string(),
             r.outputs.to_string(),
-            format!("{scaling:.6}"),
+            decimal(scaling, 6),
         ]);
         list.push(json!({
             "site": r.site, "module": module, "rank": r.rank, "in": r.inputs, "out": r.outputs, "scaling": scaling,

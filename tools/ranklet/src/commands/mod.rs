@@ -14,6 +14,7 @@ pub mod train;
 use crate::atomic;
 use crate::image::ImageFile;
 use crate::report::{Report, chain};
+use crate::tensor::printable;
 use anyhow::{Context, Result, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser, ValueParserFactory};
 use clap::{Parser, Subcommand};
@@ -82,15 +83,20 @@ pub fn main() -> ExitCode {
     match execute(&cli) {
         Ok(report) => {
             let code = if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            let text = if cli.json { report.json.to_string() } else { report.human };
+            let text = if cli.json { report.json.to_string() } else { lines(&report.human) };
             say(&text, code)
         }
         Err(e) if cli.json => say(&json!({"error": chain(&e)}).to_string(), ExitCode::FAILURE),
         Err(e) => {
-            complain(&chain(&e));
+            complain(&lines(&chain(&e)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Text for a terminal: whatever name of a file's it repeats, nothing in it but line breaks steers one.
+fn lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints the one thing there is to say, and returns `code`. A reader who has left (`| head`) is no failure; a full disk

@@ -7,7 +7,7 @@ use crate::image::adapter::Parts;
 use crate::image::{ImageFile, metadata, parameters, sites};
 use crate::infer;
 use crate::progress;
-use crate::report::Report;
+use crate::report::{Report, decimal};
 use crate::tensor::name_list;
 use crate::training::{self, Recipe, Rule, StepLog};
 use anyhow::{Context, Result, bail, ensure};
@@ -172,7 +172,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let parts = training::train(&model, &start, &inputs, &targets, &recipe, |step| {
         let s = smooth.map_or(step.loss, |s: f64| 0.95 * s + 0.05 * step.loss);
         smooth = Some(s);
-        bar.set_message(format!("loss {s:.4}"));
+        bar.set_message(format!("loss {}", decimal(s, 4)));
         bar.inc(1);
         log.push(step);
     })?;
@@ -201,10 +201,12 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
 
     let trainable = parts.records.iter().map(|r| (r.a_len() + r.b_len()) as u64).sum();
     let human = format!(
-        "{}: {size}, {} steps, {seen} samples\n{}\nloss {first:.4} → {last:.4}  {}",
+        "{}: {size}, {} steps, {seen} samples\n{}\nloss {} → {}  {}",
         args.output.display(),
         log.len(),
         trainable_line(trainable, parameters(&model)),
+        decimal(first, 4),
+        decimal(last, 4),
         sparkline(&log),
     );
     let json = json!({
@@ -224,13 +226,13 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
 
 fn check(args: &Args) -> Result<()> {
     let finite = |name: &str, x: f64, ok: bool, expected: &str| {
-        ensure!(x.is_finite() && ok, "--{name} {x}: expected {expected}");
+        ensure!(x.is_finite() && ok, "--{name} {x:?}: expected {expected}");
         Ok(())
     };
     args.lr.map_or(Ok(()), |x| finite("lr", x, x > 0.0, "a number above 0"))?;
     args.alpha.map_or(Ok(()), |x| {
         finite("alpha", x, x != 0.0, "a number other than 0")?;
-        check_alpha(x).with_context(|| format!("--alpha {x}"))
+        check_alpha(x).with_context(|| format!("--alpha {x:?}"))
     })?;
     args.clip.map_or(Ok(()), |x| finite("clip", x, x > 0.0, "a norm above 0"))?;
     finite("momentum", args.momentum, (0.0..1.0).contains(&args.momentum), "0 or more, below 1")?;
