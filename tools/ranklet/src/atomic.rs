@@ -24,7 +24,9 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         .permissions_like(&path)
         .tempfile_in(&parent)
         .with_context(|| format!("cannot write into {}", parent.display()))?;
-    temp.write_all(bytes).with_context(|| format!("cannot write {} bytes for {}", bytes.len(), path.display()))?;
+    temp.as_file_mut()
+        .write_all(bytes)
+        .with_context(|| format!("cannot write {} bytes for {}", bytes.len(), path.display()))?;
     temp.as_file().sync_all().with_context(|| format!("cannot sync {}", path.display()))?;
     temp.persist(&path)
         .map_err(|e| e.error)
@@ -71,6 +73,8 @@ fn file_destination(path: &Path) -> Result<(PathBuf, PathBuf)> {
         Ok(m) if m.permissions().readonly() => {
             bail!("cannot write {shown}: it exists and is read-only; remove it first, or choose another name")
         }
+        // A name that is too long, for one.
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).with_context(|| format!("cannot write {shown}")),
         _ => Ok((path, parent)),
     }
 }
@@ -107,7 +111,7 @@ fn directory_destination(path: &Path, force: bool, ours: &[&str]) -> Result<(Pat
     let shown = path.display();
     let path = destination(path)?;
     let parent = parent_of(&path)?;
-    if !path.exists() {
+    if !path.try_exists().with_context(|| format!("cannot write {shown}"))? {
         return Ok((path, parent));
     }
     if !path.is_dir() {
@@ -245,6 +249,8 @@ mod tests {
         fails(dir.path(), "directory");
         fails(&at("x.rkl/"), "directory");
         fails(&at("no/x.rkl"), "does not exist");
+        fails(&at(&"x".repeat(300)), "cannot write");
+        assert!(check_directory(&at(&"x".repeat(300)), true, &[]).is_err());
         fs::write(at("kept"), b"kept").unwrap();
         let mut mode = fs::metadata(at("kept")).unwrap().permissions();
         mode.set_readonly(true);
