@@ -95,7 +95,7 @@ pub enum CheckpointError {
         expected: String,
     },
     /// NaN, infinity, or a value beyond `f32`.
-    #[error("{path}: tensor `{name}` holds {value} at {position}; every value must be finite in f32")]
+    #[error("{path}: tensor `{name}` holds {value:?} at {position}; every value must be finite in f32")]
     NotFinite {
         /// Which file.
         path: PathBuf,

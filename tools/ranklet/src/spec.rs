@@ -25,7 +25,7 @@
 //! be a wish that nobody hears.
 
 use crate::files;
-use crate::tensor::name_list;
+use crate::tensor::{excerpt, name_list};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -275,7 +275,7 @@ impl Parser<'_> {
 }
 
 fn shown(value: Option<&Value>) -> String {
-    value.map_or("nothing".to_owned(), Value::to_string)
+    value.map_or("nothing".to_owned(), |v| excerpt(v.to_string()))
 }
 
 #[cfg(test)]

@@ -63,6 +63,16 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// The beginning of a text that a message quotes.
+#[must_use]
+pub fn excerpt(text: String) -> String {
+    const LIMIT: usize = 200;
+    match text.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+        None => text,
+    }
+}
+
 /// At most `limit` names, quoted; the rest is counted.
 #[must_use]
 pub fn name_list<'a>(names: impl IntoIterator<Item = &'a str>, limit: usize) -> String {
@@ -87,6 +97,8 @@ mod tests {
         assert_eq!(shape(&[2, 3]), "(2, 3)");
         assert_eq!(name_list(["a", "b", "c"], 2), "`a`, `b`, and 1 more");
         assert_eq!(name_list([], 2), "none");
+        assert_eq!(excerpt("é".repeat(200)), "é".repeat(200));
+        assert_eq!(excerpt("é".repeat(201)), "é".repeat(200) + "… (402 bytes)");
         assert_eq!(name_list(["\u{1b}[2J", r"a\d", "Größe\u{301}"], 3), "`\\u{1b}[2J`, `a\\d`, `Größe\u{301}`");
         assert_eq!(printable("a\u{202E}b\u{9b}"), "a\\u{202e}b\\u{9b}");
     }

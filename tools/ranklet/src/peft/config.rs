@@ -4,6 +4,7 @@
 use super::pattern::{Key, Modules, PatternError};
 use crate::adapter::check_alpha;
 use crate::files;
+use crate::tensor::excerpt;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -194,7 +195,7 @@ impl Config {
         }
         match &self.target {
             Some(target) if !target.matches(module) => {
-                let shown = self.fields.get("target_modules").map(Value::to_string).unwrap_or_default();
+                let shown = self.fields.get("target_modules").map(|v| excerpt(v.to_string())).unwrap_or_default();
                 Selects::No(format!("target_modules ({shown}) does not select it"))
             }
             Some(Modules::AllLinear) | None => Selects::Perhaps,
@@ -220,7 +221,7 @@ impl<'a> Parser<'a> {
     }
 
     fn wrong(&self, field: &str, why: impl Into<String>) -> ConfigError {
-        let found = self.fields.get(field).map_or("missing".to_owned(), Value::to_string);
+        let found = self.fields.get(field).map_or("missing".to_owned(), |v| excerpt(v.to_string()));
         ConfigError::Field { path: self.path.to_owned(), field: field.to_owned(), found, why: why.into() }
     }
 

@@ -3,6 +3,7 @@
 //! PEFT asks Python's `re`. Rust's engine agrees on what both can evaluate, but for the few spellings that mean
 //! something else there: those are refused ([`PatternError`]), for a wrong match is a wrong rank or alpha.
 
+use crate::tensor::excerpt;
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
@@ -84,7 +85,7 @@ impl Modules {
 }
 
 fn compile(expression: &str, whole: &str) -> Result<Regex, PatternError> {
-    let wrong = |why: String, advice| PatternError { expression: expression.to_owned(), why, advice };
+    let wrong = |why: String, advice| PatternError { expression: excerpt(expression.to_owned()), why, advice };
     if let Some(spelling) = differs(expression) {
         let why = format!("Python reads {spelling} in another way");
         return Err(wrong(why, "escape what is meant as a plain character"));
@@ -97,7 +98,11 @@ fn compile(expression: &str, whole: &str) -> Result<Regex, PatternError> {
         e => {
             let text = e.to_string();
             let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            wrong(why, "write it without look-around or back references")
+            let missing = why.contains("look-around") || why.contains("backreference");
+            wrong(
+                why,
+                if missing { "write it in another way" } else { "it is no regular expression, or Python's alone" },
+            )
         }
     })
 }
@@ -168,6 +173,8 @@ mod tests {
             let e = Key::new(large).unwrap_err().to_string();
             assert!(e.contains("bytes") && e.contains("smaller") && !e.contains("look-around"), "{e}");
         }
+        let e = Key::new("(").unwrap_err().to_string();
+        assert!(e.contains("unclosed") && !e.contains("another way"), "{e}");
         assert!(Key::new(r"model\.layers\.(1?\d|2[0-3])\.(self_attn|mlp)\.[a-z_]+\d*").is_ok());
     }
 

@@ -18,7 +18,7 @@ pub fn reciprocals(std: &[f32]) -> (Vec<i32>, i16) {
 /// A normalisation that would lose a feature.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "feature {feature} has the deviation {std:e}, too small beside feature {widest}, which reaches {reach:e}: all \
+    "feature {feature} has the deviation {std:e}, too small beside feature {widest}, which reaches {reach:.1e}: all \
      features of a sample share one exponent, and 31 bits; use std = 1 for a constant feature, and units of like size \
      for the others"
 )]
