@@ -77,7 +77,8 @@ pub fn excerpt(text: String) -> String {
 #[must_use]
 pub fn name_list<'a>(names: impl IntoIterator<Item = &'a str>, limit: usize) -> String {
     let names: Vec<&str> = names.into_iter().collect();
-    let mut out: Vec<String> = names.iter().take(limit).map(|n| format!("`{}`", printable(n))).collect();
+    let mut out: Vec<String> =
+        names.iter().take(limit).map(|n| format!("`{}`", printable(&excerpt((*n).to_owned())))).collect();
     if names.len() > limit {
         out.push(format!("and {} more", names.len() - limit));
     }
@@ -100,6 +101,7 @@ mod tests {
         assert_eq!(excerpt("é".repeat(200)), "é".repeat(200));
         assert_eq!(excerpt("é".repeat(201)), "é".repeat(200) + "… (402 bytes)");
         assert_eq!(name_list(["\u{1b}[2J", r"a\d", "Größe\u{301}"], 3), "`\\u{1b}[2J`, `a\\d`, `Größe\u{301}`");
+        assert!(name_list(["x".repeat(70_000).as_str()], 1).len() < 300);
         assert_eq!(printable("a\u{202E}b\u{9b}"), "a\\u{202e}b\\u{9b}");
     }
 }
