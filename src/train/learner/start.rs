@@ -40,7 +40,7 @@ pub enum LearnError {
         /// The largest there may be.
         limit: u16,
     },
-    /// No layer has the planned roles, or the scaling is 0: nothing would ever change.
+    /// No layer has the planned roles, the adapter has no pair, or every scaling is 0: nothing would ever change.
     NothingToTrain,
 }
 
@@ -63,7 +63,7 @@ impl core::fmt::Display for LearnError {
             LearnError::Adapter(e) => e.fmt(f),
             LearnError::Rank { found, limit } => write!(f, "rank {found}; there is room for 1 to {limit}"),
             LearnError::NothingToTrain => {
-                write!(f, "nothing to train: no layer has the planned roles, or the scaling is 0")
+                write!(f, "nothing to train: no layer has a pair, or every scaling is 0")
             }
         }
     }
@@ -127,7 +127,7 @@ impl<'a> Learn<'a> {
     ///
     /// # Errors
     /// [`LearnError::NoLowPlane`], [`LearnError::TooLarge`], [`LearnError::Rank`], [`LearnError::Plan`],
-    /// [`LearnError::Adapter`] where it was opened for another base.
+    /// [`LearnError::NothingToTrain`], [`LearnError::Adapter`] where it was opened for another base.
     pub fn resume(self, model: &Model<'_>, adapter: &Adapter<'_>) -> Result<Learner<'a>, LearnError> {
         let parameters = adapter.records().iter().map(|r| r.a_len() + r.b_len()).sum();
         let needed = (adapter.records().len(), parameters);
@@ -138,6 +138,9 @@ impl<'a> Learn<'a> {
         let (expected, found) = (model.source(), adapter.head().source);
         if expected != found {
             return Err(LearnError::Adapter(AdapterError::Base { expected, found }));
+        }
+        if adapter.records().iter().all(|r| r.scaling().is_zero()) {
+            return Err(LearnError::NothingToTrain);
         }
         let limit = self.train.rank;
         if let Some(r) = adapter.records().iter().find(|r| r.rank > limit) {

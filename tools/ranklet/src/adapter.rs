@@ -112,6 +112,21 @@ impl Pair {
     }
 }
 
+/// An alpha that no image can hold, whatever the rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 0, or a number of a size between 1e-290 and 1e290")]
+pub struct AlphaError;
+
+/// Checks an alpha where it is read: its scaling, alpha / r, has to stand in an image (an exponent within ±1024), and come
+/// back as an `f64`.
+///
+/// # Errors
+/// [`AlphaError`]; also for what is not finite.
+pub fn check_alpha(alpha: f64) -> Result<(), AlphaError> {
+    let fits = alpha == 0.0 || (1e-290..=1e290).contains(&alpha.abs());
+    if fits { Ok(()) } else { Err(AlphaError) }
+}
+
 /// The site of a module path.
 ///
 /// # Errors
@@ -128,7 +143,7 @@ pub fn find(module: &str, sites: &[Site]) -> Result<usize, PairError> {
 #[must_use]
 pub fn trainable_line(trainable: u64, base: u64) -> String {
     use crate::tensor::thousands;
-    let all = base + trainable;
+    let all = base.saturating_add(trainable);
     let percent = if all == 0 { 0.0 } else { 100.0 * trainable as f64 / all as f64 };
     let (trainable, all) = (thousands(trainable), thousands(all));
     format!("trainable params: {trainable} || all params: {all} || trainable%: {percent:.4}")
@@ -142,6 +157,24 @@ mod tests {
     fn pefts_line() {
         let line = "trainable params: 8,192 || all params: 270,336 || trainable%: 3.0303";
         assert_eq!(trainable_line(8 * (512 + 512), 512 * 512), line);
+        assert!(trainable_line(2, u64::MAX).contains("all params: 18,446,744,073,709,551,615"), "as a file may claim");
+    }
+
+    #[test]
+    fn alphas_that_pass_stand_in_an_image() {
+        use ranklet::fixed::Real;
+        for alpha in [1e-290, -1e-290, 1e290, -1e290, 8.0] {
+            assert_eq!(check_alpha(alpha), Ok(()));
+            for rank in [1.0, MAX_RANK as f64] {
+                let s = Real::from_f64(alpha / rank);
+                assert!((-1024..=1024).contains(&s.exponent()), "{alpha}");
+                assert!((s.to_f64() * rank / alpha - 1.0).abs() < 1e-9);
+            }
+        }
+        assert_eq!(check_alpha(0.0), Ok(()));
+        for alpha in [f64::NAN, f64::INFINITY, 1e300, 5e-324, -1e-300] {
+            assert_eq!(check_alpha(alpha), Err(AlphaError));
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Base {
     /// # Errors
     /// [`BaseError`]; a tensor that nobody claims is one.
     pub fn open(path: &Path) -> Result<Base, BaseError> {
-        let checkpoint_first = !path.exists();
+        let checkpoint_first = !path.is_file() && !path.is_dir();
         let dir = if path.is_file() { path.parent().unwrap_or(Path::new("")) } else { path };
         if checkpoint_first {
             Checkpoint::open(path)?; // Says that there is nothing, rather than that there is no spec.

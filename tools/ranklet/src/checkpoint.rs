@@ -4,11 +4,12 @@
 //! Nothing in a file is believed: lengths, types, shapes and every value are checked, and a refusal names the file,
 //! the tensor and the position.
 
+use crate::files;
 use crate::tensor::{Matrix, name_list, shape};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Why a checkpoint cannot be read.
@@ -26,7 +27,7 @@ pub enum CheckpointError {
         expected: String,
     },
     /// The file system said no.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Io {
         /// Which file.
         path: PathBuf,
@@ -34,7 +35,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// Not a safetensors file, or a part of one.
-    #[error("{path} ({size} bytes) is not a complete safetensors file: {source}; copy or save it again")]
+    #[error("{path} ({size} bytes) is not a complete safetensors file; copy or save it again")]
     Format {
         /// Which file.
         path: PathBuf,
@@ -42,6 +43,14 @@ pub enum CheckpointError {
         size: usize,
         /// What the parser met.
         source: SafeTensorError,
+    },
+    /// The header says the same thing twice.
+    #[error("{path}: {problem}")]
+    Header {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The index of a sharded checkpoint contradicts its shards.
     #[error("{path}: {problem}")]
@@ -86,7 +95,7 @@ pub enum CheckpointError {
         expected: String,
     },
     /// NaN, infinity, or a value beyond `f32`.
-    #[error("{path}: tensor `{name}` holds {value} at {position}; every value must be finite in f32")]
+    #[error("{path}: tensor `{name}` holds {value:?} at {position}; every value must be finite in f32")]
     NotFinite {
         /// Which file.
         path: PathBuf,
@@ -138,9 +147,36 @@ impl std::fmt::Debug for Checkpoint {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
+}
+
+/// A JSON object in which no key stands twice. The safetensors parser takes the last one, whoever wrote the first.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<UniqueKeys, D::Error> {
+        deserializer.deserialize_map(UniqueKeys)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = UniqueKeys;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<UniqueKeys, M::Error> {
+        let mut seen = HashSet::new();
+        while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+            if let Some(twice) = seen.replace(key) {
+                return Err(M::Error::custom(format!("it describes `{twice}` twice")));
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl Checkpoint {
@@ -156,7 +192,8 @@ impl Checkpoint {
         let expected = "a .safetensors file, or a directory with model.safetensors (or model.safetensors.index.json \
                         and its shards)";
         if !path.is_dir() {
-            return Err(not_found(path, "no such file or directory", expected));
+            let found = if path.exists() { files::found(path) } else { "no such file or directory" };
+            return Err(not_found(path, found, expected));
         }
         let single = path.join("model.safetensors");
         if single.is_file() {
@@ -184,7 +221,7 @@ impl Checkpoint {
     /// [`CheckpointError::Io`], [`CheckpointError::Format`], [`CheckpointError::NotFound`].
     pub fn open_file(path: &Path) -> Result<Checkpoint, CheckpointError> {
         if !path.is_file() {
-            return Err(not_found(path, "no such file", "a .safetensors file"));
+            return Err(not_found(path, files::found(path), "a .safetensors file"));
         }
         Checkpoint::from_files(path, vec![path.to_owned()])
     }
@@ -226,6 +263,10 @@ impl Checkpoint {
                 size: bytes.len(),
                 source,
             })?;
+            if let Err(e) = serde_json::from_slice::<UniqueKeys>(bytes.get(8..8 + header).unwrap_or_default()) {
+                let problem = format!("its header cannot be relied on: {e}");
+                return Err(CheckpointError::Header { path: file, problem });
+            }
             for name in metadata.tensors().into_keys() {
                 if names.insert(name.clone(), shards.len()).is_some() {
                     let problem = format!("tensor `{name}` is in more than one shard");
@@ -346,7 +387,7 @@ impl Checkpoint {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
+    files::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
 }
 
 fn not_found(path: &Path, found: &str, expected: &str) -> CheckpointError {

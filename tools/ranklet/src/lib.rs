@@ -11,7 +11,8 @@
 //! | [`spec`], [`base`], [`fingerprint`] | a base model in `f32`: spec file, weights, identity |
 //! | [`quantize`] | from `f32` to the integers of an image |
 //! | [`checkpoint`], [`dataset`], [`tensor`], [`save`] | safetensors in and out |
-//! | [`atomic`], [`progress`], [`report`] | nothing half-written; bars; the two ways of saying something |
+//! | [`files`], [`atomic`] | regular files in; nothing half-written out |
+//! | [`progress`], [`report`] | bars; the two ways of saying something |
 //! | [`boards`] | what the boards have, for `plan` |
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod dataset;
 pub mod export;
+pub mod files;
 pub mod fingerprint;
 pub mod image;
 pub mod infer;

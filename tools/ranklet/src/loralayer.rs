@@ -2,7 +2,7 @@
 //! ΔW = alpha · A B. Against PEFT the two names are swapped, and alpha is not divided by the rank; nothing in the
 //! file says so, which is why it takes an explicit option.
 
-use crate::adapter::{Adapter, Pair, PairError, Site};
+use crate::adapter::{Adapter, MAX_RANK, Pair, PairError, Site};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::tensor::{Matrix, name_list, shape};
 use serde_json::Map;
@@ -24,14 +24,6 @@ pub enum LoraLayerError {
     /// The file.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A pair that does not fit the base.
-    #[error("{path}: {source}")]
-    Pair {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: PairError,
-    },
     /// Tensors that cannot be used.
     #[error("{path}: {problem}")]
     Tensors {
@@ -84,8 +76,7 @@ pub fn read(path: &Path, alpha: f64, sites: &[Site], base: &dyn BaseWeights) -> 
         // Theirs: ΔW = alpha · A B with A (out, r), B (r, in). Ours: ΔW = s · B A.
         let b = file.matrix(&key("A"), "(out, r)")?;
         let a = file.matrix(&key("B"), "(r, in)")?;
-        let pair = Pair::fit(target, a, b, alpha, sites)
-            .map_err(|source| LoraLayerError::Pair { path: path.to_owned(), source })?;
+        let pair = Pair::fit(target, a, b, alpha, sites).map_err(|e| wrong(theirs(&e)))?;
         if file.contains(&key("W")) {
             let w = file.matrix(&key("W"), "(out, in)")?;
             compare(&w, pair.site, sites, base).map_err(|why| wrong(format!("`{}` {why}", key("W"))))?;
@@ -101,6 +92,20 @@ pub fn read(path: &Path, alpha: f64, sites: &[Site], base: &dyn BaseWeights) -> 
         return Err(wrong(format!("`A` without a module and `{module}.A` mean the same layer")));
     }
     Ok(Adapter { pairs, config: Map::new(), warnings: Vec::new() })
+}
+
+/// A misfit in the file's own terms: its A is (out, r), and its B (r, in).
+fn theirs(e: &PairError) -> String {
+    match e {
+        PairError::Rank { module, a_rows, b_cols } => {
+            format!("`{module}`: A is (…, {b_cols}) and B is ({a_rows}, …); both must be the rank, 1 to {MAX_RANK}")
+        }
+        PairError::Dimensions { module, a_cols, b_rows, inputs, outputs } => format!(
+            "`{module}`: A is ({b_rows}, …) and B is (…, {a_cols}), but the base's layer has {outputs} outputs and \
+             {inputs} inputs; a LoRALayer's A is (out, r), its B (r, in)"
+        ),
+        e @ PairError::Unknown { .. } => e.to_string(),
+    }
 }
 
 fn compare(w: &Matrix, site: usize, sites: &[Site], base: &dyn BaseWeights) -> Result<(), String> {

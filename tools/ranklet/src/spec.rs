@@ -24,7 +24,8 @@
 //! `torch_dtype`, `dtype`, `transformers_version`), are passed over. Any other unknown field is an error: it would
 //! be a wish that nobody hears.
 
-use crate::tensor::name_list;
+use crate::files;
+use crate::tensor::{excerpt, name_list};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,9 @@ pub const FILE: &str = "config.json";
 
 const FIELDS: [&str; 6] = ["model_type", "modules", "activation", "head", "id2label", "normalization"];
 const INFORMATION: [&str; 5] = ["architectures", "torch_dtype", "dtype", "transformers_version", "license"];
+
+/// Bytes that the name of a module or an output may have.
+pub const MAX_NAME: usize = 1024;
 
 /// What the last vector means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +96,7 @@ pub enum SpecError {
         path: PathBuf,
     },
     /// It cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Io {
         /// Which file.
         path: PathBuf,
@@ -133,7 +137,7 @@ impl MlpSpec {
     /// # Errors
     /// [`SpecError`].
     pub fn read(path: &Path) -> Result<MlpSpec, SpecError> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match files::read_text(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(SpecError::Missing { path: path.to_owned() });
@@ -210,6 +214,10 @@ impl Parser<'_> {
         let mut modules: Vec<String> = Vec::new();
         for item in list {
             match item {
+                Value::String(s) if s.len() > MAX_NAME => {
+                    let problem = format!("a name of {} bytes; at most {MAX_NAME} are supported", s.len());
+                    return Err(self.wrong("modules", problem));
+                }
                 // A line break would break the image's list of names.
                 Value::String(s) if !s.is_empty() && !s.contains(['\n', '\r']) => {
                     if modules.contains(s) {
@@ -231,13 +239,22 @@ impl Parser<'_> {
         };
         match self.fields.get("id2label") {
             None | Some(Value::Null) => Ok(BTreeMap::new()),
-            Some(Value::Object(map)) => map
-                .iter()
-                .map(|(k, v)| match (k.parse(), v) {
-                    (Ok(index), Value::String(name)) => Ok((index, name.clone())),
-                    _ => Err(wrong(format!("{k:?}: {v}"))),
-                })
-                .collect(),
+            Some(Value::Object(map)) => {
+                let mut labels = BTreeMap::new();
+                for (k, v) in map {
+                    let (Ok(index), Value::String(name)) = (k.parse(), v) else {
+                        return Err(wrong(format!("{k:?}: {v}")));
+                    };
+                    if name.len() > MAX_NAME {
+                        return Err(wrong(format!("a name of {} bytes for output {index}", name.len())));
+                    }
+                    // `1` and `01` are different keys of the same index.
+                    if labels.insert(index, name.clone()).is_some() {
+                        return Err(wrong(format!("two names of output {index}")));
+                    }
+                }
+                Ok(labels)
+            }
             other => Err(wrong(shown(other))),
         }
     }
@@ -258,7 +275,7 @@ impl Parser<'_> {
 }
 
 fn shown(value: Option<&Value>) -> String {
-    value.map_or("nothing".to_owned(), Value::to_string)
+    value.map_or("nothing".to_owned(), |v| excerpt(v.to_string()))
 }
 
 #[cfg(test)]
@@ -285,6 +302,19 @@ mod tests {
     }
 
     #[test]
+    fn long_names_are_refused_without_repeating_them() {
+        let name = |bytes| "m".repeat(bytes);
+        let module = |n| parse(&format!(r#"{{"model_type": "mlp", "modules": ["{}"], "head": "none"}}"#, name(n)));
+        assert!(module(MAX_NAME).is_ok());
+        let e = module(MAX_NAME + 1).unwrap_err();
+        assert!(e.contains("1025 bytes") && e.len() < 200, "{e}");
+        let labels = format!(r#"{{"0": "{}"}}"#, name(70_000));
+        let text = format!(r#"{{"model_type": "mlp", "modules": ["0"], "head": "none", "id2label": {labels}}}"#);
+        let e = parse(&text).unwrap_err();
+        assert!(e.contains("70000 bytes") && e.len() < 200, "{e}");
+    }
+
+    #[test]
     fn refusals_name_what_was_found_and_what_is_supported() {
         for (text, parts) in [
             ("[]", ["not a JSON object", "config.json"]),
@@ -297,6 +327,10 @@ mod tests {
             (r#"{"model_type": "mlp", "modules": ["0"], "head": "softmax"}"#, ["softmax", "`regression`"]),
             (r#"{"model_type": "mlp", "modules": ["0"], "head": "none", "heads": 1}"#, ["`heads`", "unknown"]),
             (r#"{"model_type": "mlp", "modules": ["0"], "head": "none", "id2label": ["a"]}"#, ["id2label", "[\"a\"]"]),
+            (
+                r#"{"model_type": "mlp", "modules": ["0"], "head": "none", "id2label": {"1": "a", "01": "b"}}"#,
+                ["id2label", "two names of output 1"],
+            ),
             (r#"{"model_type": "mlp", "modules": ["0"], "head": "none", "normalization": 1}"#, ["normalization", "1"]),
         ] {
             let e = parse(text).unwrap_err();

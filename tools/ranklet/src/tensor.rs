@@ -49,11 +49,36 @@ pub fn thousands(n: u64) -> String {
     out
 }
 
+/// Text from a file as it can be shown: what would steer a terminal (control characters, and those that change the
+/// direction of writing) is escaped.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control() || matches!(c, '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) { out.extend(c.escape_debug()) } else { out.push(c) }
+    }
+    out
+}
+
+/// The beginning of a text that a message quotes.
+#[must_use]
+pub fn excerpt(text: String) -> String {
+    const LIMIT: usize = 200;
+    match text.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+        None => text,
+    }
+}
+
 /// At most `limit` names, quoted; the rest is counted.
 #[must_use]
 pub fn name_list<'a>(names: impl IntoIterator<Item = &'a str>, limit: usize) -> String {
     let names: Vec<&str> = names.into_iter().collect();
-    let mut out: Vec<String> = names.iter().take(limit).map(|n| format!("`{n}`")).collect();
+    let mut out: Vec<String> =
+        names.iter().take(limit).map(|n| format!("`{}`", printable(&excerpt((*n).to_owned())))).collect();
     if names.len() > limit {
         out.push(format!("and {} more", names.len() - limit));
     }
@@ -73,5 +98,10 @@ mod tests {
         assert_eq!(shape(&[2, 3]), "(2, 3)");
         assert_eq!(name_list(["a", "b", "c"], 2), "`a`, `b`, and 1 more");
         assert_eq!(name_list([], 2), "none");
+        assert_eq!(excerpt("é".repeat(200)), "é".repeat(200));
+        assert_eq!(excerpt("é".repeat(201)), "é".repeat(200) + "… (402 bytes)");
+        assert_eq!(name_list(["\u{1b}[2J", r"a\d", "Größe\u{301}"], 3), "`\\u{1b}[2J`, `a\\d`, `Größe\u{301}`");
+        assert!(name_list(["x".repeat(70_000).as_str()], 1).len() < 300);
+        assert_eq!(printable("a\u{202E}b\u{9b}"), "a\\u{202e}b\\u{9b}");
     }
 }

@@ -5,7 +5,8 @@ use crate::dataset::{Inputs, Targets};
 use crate::image::ImageFile;
 use crate::image::adapter::Parts;
 use crate::infer::{SLACK, block, samples};
-use anyhow::{Context, Result};
+use crate::quantize::planes::value;
+use anyhow::{Context, Result, bail};
 use ranklet::fixed::hash::{Purpose, Seed, Stream};
 use ranklet::fixed::{Exp, Real};
 use ranklet::layer::normalize::Input;
@@ -105,7 +106,7 @@ fn with_learner<T>(
 /// Trains; `each` is called after every step. Returns the adapter.
 ///
 /// # Errors
-/// Samples that the model or the loss does not take.
+/// Samples that the model or the loss does not take; training that diverges, at the first step that shows it.
 pub fn train(
     model: &Model<'_>,
     start: &Parts,
@@ -153,6 +154,9 @@ pub fn train(
                 trainer.flush()?;
                 trainer.step(scratch)?;
                 step += 1;
+                if let Some(why) = divergence(loss, trainer.learner()) {
+                    bail!("diverged at step {step}: {why}; lower --lr, or use --clip; nothing was written");
+                }
                 let lr = recipe.optimizer.lr().mul(recipe.schedule.factor(step)).to_f64();
                 each(StepLog { step, epoch, samples: batch.len() as u32, loss, lr });
             }
@@ -161,6 +165,22 @@ pub fn train(
         Ok(())
     })?;
     Ok(parts)
+}
+
+/// Why training cannot go on. Fixed point saturates where floats become infinite, so nothing else would tell.
+fn divergence(loss: f64, learner: &Learner<'_>) -> Option<String> {
+    if !loss.is_finite() {
+        return Some("the loss is beyond every number".to_owned());
+    }
+    let beyond = |(high, low): (&[i16], &[i16]), exponent: i16| {
+        // |master| < 2^30: below this exponent no value reaches 2^127.
+        exponent >= 98 && high.iter().zip(low).any(|(&h, &l)| !value(h, l, exponent).is_finite())
+    };
+    let (high, low) = (learner.high(), learner.low());
+    let grown = learner.records().iter().find(|r| {
+        beyond((r.a_of(high), r.a_of(low)), r.a_exponent) || beyond((r.b_of(high), r.b_of(low)), r.b_exponent)
+    })?;
+    Some(format!("the pair on layer {} has values beyond f32", grown.site))
 }
 
 /// The order of an epoch's samples: Fisher-Yates over draws of (seed, epoch).
@@ -211,6 +231,15 @@ pub fn gradients(
     mut each: impl FnMut(),
 ) -> Result<Vec<Gradients>> {
     let outputs = model.spec().outputs;
+    if adapter.records.iter().all(|r| r.scaling().is_zero()) {
+        // Nothing that A and B hold reaches an output, and a learner would refuse.
+        let zero = |r: &ranklet::image::LoraRecord| Gradients {
+            site: r.site,
+            a: vec![0.0; r.a_len()],
+            b: vec![0.0; r.b_len()],
+        };
+        return Ok(adapter.records.iter().map(zero).collect());
+    }
     let (gradients, _) = with_learner(model, adapter, Train::sgd(), |learner, scratch| {
         // A batch that is never full: gradients are summed, and no step is made.
         let plain = Sgd { lr: Real::ZERO, momentum: Real::ZERO, weight_decay: Real::ZERO };

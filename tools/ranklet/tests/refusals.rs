@@ -5,7 +5,8 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use ranklet_cli::base::Base;
-use ranklet_cli::image::ImageFile;
+use ranklet_cli::image::{ImageFile, adapter::Parts, base::convert};
+use ranklet_cli::quantize::WeightType;
 use ranklet_cli::save::{Out, safetensors};
 use serde_json::json;
 
@@ -50,6 +51,10 @@ fn damaged_files() {
     let huge = [&(huge.len() as u64).to_le_bytes()[..], huge, &[0; 16]].concat();
     place.write("base/model.safetensors", huge);
     base_refused(&place, &["not a complete"]);
+    let garbage = [&3_u64.to_le_bytes()[..], b"{x}"].concat();
+    place.write("base/model.safetensors", garbage);
+    let e = refusal(&["convert", "base", &place.str("base"), "-o", &place.str("out.rkl")]);
+    assert_eq!(e.matches("line 1 column 2").count(), 1, "a cause is told once: {e}");
     place.write("base/config.json", "{");
     base_refused(&place, &["config.json", "not a JSON object"]);
 }
@@ -86,6 +91,27 @@ fn wrong_tensors() {
 }
 
 #[test]
+fn a_normalisation_that_loses_features() {
+    let (place, net) = good();
+    let spec = json!({"model_type": "mlp", "modules": ["0", "2"], "activation": "relu", "head": "classification",
+                      "normalization": {"mean": "m", "std": "s"}});
+    place.write("base/config.json", spec.to_string());
+    let save = |mean: &[f32], std: &[f32]| {
+        let (w0, w2) = (&net.weights[0], &net.weights[1]);
+        let tensors =
+            [("0.weight", &[6, 4][..], &w0[..]), ("2.weight", &[3, 6], w2), ("m", &[4], mean), ("s", &[4], std)];
+        place.tensors("base/model.safetensors", &tensors);
+    };
+    // torch.std(0) + 1e-8, where feature 2 is constant.
+    save(&[0.5, 3.0, 7.0, 0.0], &[0.3, 2.0, 1e-8, 1.0]);
+    base_refused(&place, &["`s`", "feature 2", "std = 1"]);
+    save(&[0.5, 3.0, 7e9, 0.0], &[0.3, 2.0, 1e3, 1.0]);
+    base_refused(&place, &["feature 0", "feature 2"]);
+    save(&[0.5, 3.0, 7.0, 0.0], &[0.3, 2.0, 1.0, 1.0]);
+    ranklet(&["convert", "base", &place.str("base"), "-o", &place.str("ok.rkl")]).unwrap();
+}
+
+#[test]
 fn other_types() {
     let (place, net) = good();
     let header = |dtype: &str, size: usize| {
@@ -96,7 +122,7 @@ fn other_types() {
     place.write("base/model.safetensors", [header("I8", 4), vec![1; 4]].concat());
     base_refused(&place, &["`0.weight`", "I8", "F32, F16, BF16 or F64"]);
     place.write("base/model.safetensors", [header("F64", 32), 1e300_f64.to_le_bytes().repeat(4)].concat());
-    base_refused(&place, &["`0.weight`", "finite in f32"]);
+    base_refused(&place, &["`0.weight`", "holds 1e300 at", "finite in f32"]);
     let bf16 = [header("BF16", 8), half::bf16::from_f32(1.5).to_le_bytes().repeat(4)].concat();
     let f16 = [header("F16", 8), half::f16::from_f32(1.5).to_le_bytes().repeat(4)].concat();
     let f32s = [header("F32", 16), 1.5_f32.to_le_bytes().repeat(4)].concat();
@@ -165,6 +191,8 @@ fn adapters_that_cannot_be_taken() {
     adapter_refused(&place, &["selects `2`", "incomplete"]);
     save(one, config(2, 3.0, &["2"]));
     adapter_refused(&place, &["tensors for `0`", "target_modules"]);
+    save(one, config(2, 1e-300, &["0"]));
+    adapter_refused(&place, &["`lora_alpha`", "1e-290"]);
     save(&[], config(2, 3.0, &["9"]));
     adapter_refused(&place, &["no lora_A"]);
     let mut wide = pair.clone();
@@ -268,6 +296,98 @@ fn data_that_does_not_fit() {
     assert!(!place.path("o.safetensors").exists());
 }
 
+#[test]
+fn a_header_that_says_it_twice() {
+    let (place, _) = good();
+    let whole = std::fs::read(place.path("base/model.safetensors")).unwrap();
+    let (length, rest) = whole.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    // The same bytes again, under another shape.
+    let text = std::str::from_utf8(header).unwrap().trim_end();
+    let parsed: serde_json::Value = serde_json::from_str(text).unwrap();
+    let again = json!({"dtype": "F32", "shape": [4, 6], "data_offsets": parsed["0.weight"]["data_offsets"]});
+    let header = format!("{{\"0.weight\":{again},{}", text.strip_prefix('{').unwrap());
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat();
+    place.write("base/model.safetensors", bytes);
+    base_refused(&place, &["model.safetensors", "`0.weight` twice"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices() {
+    let (place, ..) = with_base();
+    let p = |n: &str| place.str(n);
+    let (base, out) = (p("base.rkl"), p("out"));
+    place.tensors("in.safetensors", &[("inputs", &[1, 4], &[0.5; 4])]);
+    let input = p("in.safetensors");
+    for args in [
+        &["inspect", "/dev/null"][..],
+        &["convert", "base", "/dev/null", "-o", &out],
+        &["convert", "adapter", "/dev/null", "--base", &base, "-o", &out],
+        &["run", "--base", "/dev/null", "--input", &input, "--output", &out],
+        &["run", "--base", &base, "--input", "/dev/null", "--output", &out],
+        &["run", "--base", &base, "--adapter", "/dev/null", "--input", &input, "--output", &out],
+    ] {
+        let e = refusal(args);
+        assert!(e.contains("/dev/null") && e.contains("only regular files"), "{args:?}: {e}");
+    }
+}
+
+#[test]
+fn layers_of_one_name() {
+    let (place, ..) = good();
+    let mut base = Base::open(&place.path("base")).unwrap();
+    for names in [["0", "0"], ["1", ""]] {
+        // A layer without a name is called by its number.
+        base.linears.iter_mut().zip(names).for_each(|(l, name)| l.module = name.to_owned());
+        place.write("x.rkl", convert(&base, WeightType::I8, || ()).unwrap().bytes);
+        let e = refusal(&["inspect", &place.str("x.rkl")]);
+        assert!(e.contains("x.rkl") && e.contains(&format!("`{}`", names[0])), "{e}");
+    }
+}
+
+#[test]
+fn metadata_that_claim_anything() {
+    let (place, net, pair) = with_base();
+    save_peft(&place, "peft", &net, &[pair], config(2, 3.0, &["0"]));
+    let p = |n: &str| place.str(n);
+    ranklet(&["convert", "adapter", &p("peft"), "--base", &p("base.rkl"), "-o", &p("task.rkl")]).unwrap();
+    let (base, file) =
+        (ImageFile::open(&place.path("base.rkl")).unwrap(), ImageFile::open(&place.path("task.rkl")).unwrap());
+    let model = base.model().unwrap();
+    let parts = Parts::copy(&file.adapter(&model).unwrap());
+    let meta = serde_json::Map::from_iter([("base_parameters".to_owned(), json!(u64::MAX))]);
+    place.write("x.rkl", parts.emit(model.source(), model.head().image, &meta).unwrap());
+    assert_eq!(ranklet(&["inspect", &p("x.rkl")]).unwrap().json["all_params"], u64::MAX);
+}
+
+#[test]
+fn planes_that_wrap_around() {
+    let (place, net, pair) = with_base();
+    save_peft(&place, "peft", &net, &[pair], config(2, 3.0, &["0"]));
+    let p = |n: &str| place.str(n);
+    let (base, task, bad) = (p("base.rkl"), p("task.rkl"), p("bad.rkl"));
+    ranklet(&["convert", "adapter", &p("peft"), "--base", &base, "-o", &task]).unwrap();
+    let (base_file, file) =
+        (ImageFile::open(&place.path("base.rkl")).unwrap(), ImageFile::open(&place.path("task.rkl")).unwrap());
+    let model = base_file.model().unwrap();
+    let mut parts = Parts::copy(&file.adapter(&model).unwrap());
+    (parts.high[3], parts.low[3]) = (i16::MIN, -1);
+    place.write("bad.rkl", parts.emit(model.source(), model.head().image, &serde_json::Map::new()).unwrap());
+    place.tensors("in.safetensors", &[("inputs", &[1, 4], &[0.5; 4])]);
+    let (input, out) = (p("in.safetensors"), p("out"));
+    for args in [
+        &["run", "--base", &base, "--adapter", &bad, "--input", &input, "--output", &out][..],
+        &["export", &bad, "--base", &base, "-o", &out],
+        &["inspect", &bad, "--base", &base],
+    ] {
+        let e = refusal(args);
+        assert!(e.contains("bad.rkl") && e.contains("element 3"), "{e}");
+    }
+    let e = refusal(&["inspect", &base, "--base", &p("nope")]);
+    assert!(e.contains("--base is for an adapter"), "{e}");
+}
+
 /// Fields that a hostile file sets to anything: positions in the first bytes, where headers and directories stand.
 fn tampered(mut bytes: Vec<u8>, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
     let head = bytes.len().min(700);
@@ -288,9 +408,9 @@ fn no_bytes_make_it_panic() {
     let outcome = runner.run(&changes, |changes| {
         place.write("base/model.safetensors", tampered(tensors.clone(), &changes));
         let _ = Base::open(&place.path("base"));
-        for image in &images {
+        for (image, more) in images.iter().zip([&[][..], &["--base", &base]]) {
             place.write("x.rkl", tampered(image.clone(), &changes));
-            let _ = ranklet(&["inspect", &place.str("x.rkl"), "--base", &base]);
+            let _ = ranklet(&[&["inspect", &place.str("x.rkl")], more].concat());
             if let Ok(file) = ImageFile::open(&place.path("x.rkl")) {
                 // Whatever passes both checksums is whole.
                 prop_assert!(images.iter().any(|i| i == file.bytes()));
@@ -299,4 +419,47 @@ fn no_bytes_make_it_panic() {
         Ok(())
     });
     outcome.unwrap();
+}
+
+#[test]
+fn outputs_never_replace_inputs() {
+    let (place, net, pair) = with_base();
+    save_peft(&place, "peft", &net, &[pair], config(2, 3.0, &["0"]));
+    let p = |n: &str| place.str(n);
+    let (base, task) = (p("base.rkl"), p("task.rkl"));
+    ranklet(&["convert", "adapter", &p("peft"), "--base", &base, "-o", &task]).unwrap();
+    place.tensors("d.safetensors", &[("inputs", &[1, 4], &[0.5; 4]), ("cotangent", &[1, 3], &[1.0; 3])]);
+    let data = p("d.safetensors");
+
+    let files = ["base/model.safetensors", "base/config.json", "peft/adapter_model.safetensors"];
+    let files = [&files[..], &["peft/adapter_config.json", "base.rkl", "task.rkl", "d.safetensors"]].concat();
+    let before: Vec<Vec<u8>> = files.iter().map(|f| std::fs::read(place.path(f)).unwrap()).collect();
+    let weights = p("base/model.safetensors");
+    for args in [
+        &["convert", "base", &p("base"), "-o", &weights][..],
+        &["convert", "base", &p("base"), "-o", &p("base/config.json")],
+        &["convert", "base", &weights, "-o", &p("base/config.json")],
+        &["convert", "base", &weights, "-o", &weights],
+        &["convert", "adapter", &p("peft"), "--base", &base, "-o", &p("peft/adapter_model.safetensors")],
+        &["convert", "adapter", &p("peft"), "--base", &base, "-o", &p("peft/../peft/adapter_config.json")],
+        &["convert", "adapter", &p("peft"), "--base", &base, "-o", &base],
+        &["run", "--base", &base, "--adapter", &task, "--input", &data, "--output", &task],
+        &["grad", "--base", &base, "--adapter", &format!("{task}:0.5"), "--input", &data, "--output", &task],
+        &["train", "--base", &base, "--data", &data, "--init", &task, "-o", &task],
+        &["train", "--base", &base, "--data", &data, "--init", &task, "-o", &p("new.rkl"), "--log", &task],
+        &["train", "--base", &base, "--data", &data, "-o", &p("new.rkl"), "--log", &data],
+    ] {
+        let e = refusal(args);
+        assert!(e.contains("is also an input") || e.contains("is a file of the input"), "{args:?}: {e}");
+    }
+    // Two outputs, neither of which exists, in two spellings.
+    let e = refusal(&["train", "--base", &base, "--data", &data, "-o", &p("n.rkl"), "--log", &p("base/../n.rkl")]);
+    assert!(e.contains("same file"), "{e}");
+    let after: Vec<Vec<u8>> = files.iter().map(|f| std::fs::read(place.path(f)).unwrap()).collect();
+    assert!(before == after);
+    assert!(!place.path("n.rkl").exists() && !place.path("new.rkl").exists());
+    // An image may stand in the checkpoint's directory, and be made again.
+    for _ in 0..2 {
+        ranklet(&["convert", "base", &p("base"), "-o", &p("base/i8.rkl")]).unwrap();
+    }
 }

@@ -105,6 +105,8 @@ fn lora_layers_by_option() {
         let (layer, base, task) = (p("layer.safetensors"), p("b.rkl"), p("t.rkl"));
         let args = ["convert", "adapter", &layer, "--base", &base, "-o", &task, "--format", "lora-layer"];
         assert!(refusal(&args).contains("needs --alpha"));
+        let e = refusal(&[&args[..], &["--alpha", "nan"]].concat());
+        assert!(e.contains("--alpha NaN") && !e.contains("needs"), "{e}");
         ranklet(&[&args[..], &["--alpha", "1.5"]].concat()).unwrap();
     }
     ranklet(&["convert", "base", &p("base"), "--weights", "i16", "-o", &p("b.rkl")]).unwrap();
@@ -113,6 +115,20 @@ fn lora_layers_by_option() {
     ranklet(&args).unwrap();
     let want = outputs(&mlp(&net, |i| net.weights[i].clone()), &oracle_pairs(std::slice::from_ref(&pair), 1.5), &x);
     OUTPUT_I16.check(relative(&read(&place.path("o.safetensors"), "logits"), &want), "a LoRALayer");
+
+    // Messages call the two as the file does: its A is (out, r).
+    let swapped: [(&str, &[usize], &[f32]); 2] = [("A", &[2, 6], &pair.a), ("B", &[4, 2], &pair.b)];
+    let short: [(&str, &[usize], &[f32]); 2] = [("A", &[4, 2], &pair.b), ("B", &[1, 6], &pair.a[..6])];
+    for (tensors, part) in [(swapped, "A is (…, 6) and B is (4, …)"), (short, "A is (…, 2) and B is (1, …)")] {
+        place.tensors("layer.safetensors", &tensors);
+        let args = ["convert", "adapter", &p("layer.safetensors"), "--base", &p("b.rkl"), "-o", &p("t.rkl")];
+        let e = refusal(&[&args[..], &["--format", "lora-layer", "--alpha", "1"]].concat());
+        assert!(e.contains(part) && e.matches("layer.safetensors").count() == 1, "{e}");
+    }
+    place.tensors("layer.safetensors", &[("A", &[3, 2], &pair.b[..6]), ("B", &[2, 6], &pair.a)]);
+    let args = ["convert", "adapter", &p("layer.safetensors"), "--base", &p("b.rkl"), "-o", &p("t.rkl")];
+    let e = refusal(&[&args[..], &["--format", "lora-layer", "--alpha", "1"]].concat());
+    assert!(e.contains("A is (3, …)") && e.contains("4 outputs"), "{e}");
 
     let mut other = net.weights[0].clone();
     other[7] += 0.5;

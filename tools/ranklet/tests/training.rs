@@ -3,7 +3,14 @@
 mod common;
 
 use common::*;
+use ranklet::fixed::Real;
+use ranklet::fixed::hash::Seed;
+use ranklet::train::{LearnError, LossKind, Schedule, Sgd};
+use ranklet_cli::checkpoint::Checkpoint;
+use ranklet_cli::dataset;
+use ranklet_cli::image::{ImageFile, adapter::Parts};
 use ranklet_cli::save::Out;
+use ranklet_cli::training::{self, Recipe, Rule};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -73,6 +80,49 @@ fn an_adapter_learns() {
 }
 
 #[test]
+fn divergence_is_no_success() {
+    let place = setup();
+    for (lr, more) in [("30", &["--batch", "8"][..]), ("1e30", &[]), ("1e300", &["--loss", "cross-entropy"])] {
+        let log = place.str("log.csv");
+        let args = ["--optimizer", "sgd", "--epochs", "20", "--log", &log, "--lr", lr];
+        let e = format!("{:#}", train(&place, "x.rkl", &[&args[..], more].concat()).unwrap_err());
+        assert!(e.contains("diverged at step") && e.contains("--lr") && e.contains("--clip"), "{lr}: {e}");
+        assert!(!place.path("x.rkl").exists() && !place.path("log.csv").exists(), "{lr}");
+    }
+}
+
+#[test]
+fn numbers_beyond_f32_are_reported() {
+    let place = setup();
+    let p = |n: &str| place.str(n);
+    train(&place, "a.rkl", &["--steps", "3"]).unwrap();
+    // As a device may have saved it: fixed point goes on where f32 ends.
+    let base = ImageFile::open(&place.path("base.rkl")).unwrap();
+    let model = base.model().unwrap();
+    let file = ImageFile::open(&place.path("a.rkl")).unwrap();
+    let mut parts = Parts::copy(&file.adapter(&model).unwrap());
+    parts.records[1].b_exponent = 200;
+    place.write("big.rkl", parts.emit(model.source(), model.head().image, &serde_json::Map::new()).unwrap());
+    let (base, big, data, out) = (p("base.rkl"), p("big.rkl"), p("test.safetensors"), p("out"));
+    let e = refusal(&["export", &big, "--base", &base, "-o", &out]);
+    assert!(e.contains("`2`: B is beyond f32 at [") && !e.contains(".ranklet-"), "{e}");
+    assert!(!place.path("out").exists());
+    let e = refusal(&["eval", "--base", &base, "--adapter", &big, "--data", &data]);
+    assert!(e.contains("beyond f32"), "{e}");
+    let report = ranklet(&["run", "--base", &base, "--adapter", &big, "--input", &data, "--output", &out]).unwrap();
+    assert!(report.human.contains("outputs beyond f32"), "{}", report.human);
+    assert_eq!(report.json["notes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn nothing_to_measure_is_no_measure() {
+    let place = setup();
+    digits(&place, "empty.safetensors", 0, 1);
+    let e = refusal(&["eval", "--base", &place.str("base.rkl"), "--data", &place.str("empty.safetensors")]);
+    assert!(e.contains("no rows"), "{e}");
+}
+
+#[test]
 fn a_seed_fixes_everything() {
     let place = setup();
     let bytes = |name: &str| std::fs::read(place.path(name)).unwrap();
@@ -112,6 +162,62 @@ fn training_goes_on_and_comes_back_as_peft() {
     place.write("mine/notes.txt", "keep");
     let e = refusal(&["export", &p("a.rkl"), "--base", &p("base.rkl"), "-o", &p("mine")]);
     assert!(e.contains("--force") && place.path("mine/notes.txt").exists(), "{e}");
+    // Ours, until somebody puts files of their own into it; and never with what is read.
+    place.write("peft/notes.txt", "keep");
+    let e = refusal(&["export", &p("a.rkl"), "--base", &p("base.rkl"), "-o", &p("peft")]);
+    assert!(e.contains("notes.txt") && place.path("peft/notes.txt").exists(), "{e}");
+    std::fs::copy(place.path("a.rkl"), place.path("peft/a.rkl")).unwrap();
+    let e = refusal(&["export", &p("peft/a.rkl"), "--base", &p("base.rkl"), "-o", &p("peft"), "--force"]);
+    assert!(e.contains("holds the input") && place.path("peft/a.rkl").exists(), "{e}");
+}
+
+#[test]
+fn an_adapter_that_cannot_learn_is_not_trained() {
+    let place = setup();
+    let p = |n: &str| place.str(n);
+    train(&place, "a.rkl", &["--steps", "3", "--rank", "2"]).unwrap();
+    let base = ImageFile::open(&place.path("base.rkl")).unwrap();
+    let model = base.model().unwrap();
+    let file = ImageFile::open(&place.path("a.rkl")).unwrap();
+    let whole = Parts::copy(&file.adapter(&model).unwrap());
+    let (mut off, mut empty) = (whole.clone(), whole);
+    off.scale(0.0).unwrap();
+    empty.records.clear();
+    let data = Checkpoint::open_file(&place.path("train.safetensors")).unwrap();
+    let inputs = dataset::inputs(&data, 6).unwrap();
+    let targets = dataset::targets(&data, LossKind::CrossEntropy, inputs.rows(), 3).unwrap();
+    for (name, parts, pairs) in [("off.rkl", off, 2), ("empty.rkl", empty, 0)] {
+        place.write(name, parts.emit(model.source(), model.head().image, &serde_json::Map::new()).unwrap());
+        let e = format!("{:#}", train(&place, "x.rkl", &["--init", &p(name)]).unwrap_err());
+        assert!(e.contains(name) && e.contains("nothing to train"), "{e}");
+        assert!(!place.path("x.rkl").exists());
+        // The core refuses it too.
+        let recipe = Recipe {
+            optimizer: Rule::Sgd(Sgd::DEFAULT),
+            schedule: Schedule::Constant,
+            batch: 1,
+            steps: 1,
+            clip: None,
+            dropout: Real::ZERO,
+            seed: Seed(0),
+            loss: LossKind::CrossEntropy,
+            shuffle: false,
+        };
+        let e = training::train(&model, &parts, &inputs, &targets, &recipe, |_| ()).unwrap_err();
+        assert_eq!(e.downcast::<LearnError>().unwrap(), LearnError::NothingToTrain);
+        // But its gradients are known: zeros.
+        let rows = inputs.rows();
+        let gradients = training::gradients(&model, &parts, &inputs, &vec![1.0; 3 * rows], || ()).unwrap();
+        assert_eq!(gradients.len(), pairs);
+        assert!(gradients.iter().all(|g| g.a.iter().chain(&g.b).all(|&v| v == 0.0) && g.b.len() % 2 == 0));
+    }
+}
+
+#[test]
+fn a_batch_beyond_the_data_is_all_of_it() {
+    let place = setup();
+    let report = train(&place, "a.rkl", &["--batch", "4294967295", "--steps", "2"]).unwrap();
+    assert_eq!((&report.json["steps"], &report.json["samples"]), (&json!(2), &json!(600)));
 }
 
 #[test]
@@ -121,10 +227,14 @@ fn options_are_checked_before_anything_happens() {
         (&["--rank", "65"][..], "1 to 64"),
         (&["--lr", "-1"], "above 0"),
         (&["--lr", "nan"], "above 0"),
+        (&["--alpha", "1e-300"], "--alpha"),
+        (&["--alpha", "1e300"], "--alpha 1e300: expected"),
         (&["--dropout", "1"], "below 1"),
         (&["--batch", "0"], "--batch"),
         (&["--epochs", "0"], "nothing to train"),
         (&["--on", "5"], "`0`, `2`"),
+        (&["--steps", "4294967295", "--batch", "4294967295"], "at most"),
+        (&["--epochs", "4294967295"], "at most"),
         (&["--loss", "mse"], "no tensor `targets`"),
         (&["--init", "x.rkl", "--rank", "3"], "cannot be used with"),
         (&["--epochs", "1", "--steps", "1"], "cannot be used with"),
@@ -150,6 +260,10 @@ fn plans_say_whether_and_by_how_much() {
     let short = big.json["board"]["ram_short"].as_u64().unwrap();
     assert_eq!(short, big.json["ram"]["total"].as_u64().unwrap() - 16 * 1024);
     assert!(refusal(&["plan", "--base", &base, "--board", "toaster"]).contains("`microbit`"));
+    for option in ["--firmware", "--stack"] {
+        let e = refusal(&["plan", "--base", &base, "--board", "microbit", option, &u64::MAX.to_string()]);
+        assert!(e.contains(option) && e.contains("counted"), "{e}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `ranklet convert adapter DIR --base base.rkl -o task.rkl`
 
-use crate::adapter::{Adapter, Pair, trainable_line};
+use crate::adapter::{Adapter, Pair, check_alpha, trainable_line};
 use crate::image::{ImageFile, adapter, parameters, sites};
 use crate::loralayer::{self, BaseWeights};
 use crate::peft;
-use crate::report::{Report, table};
+use crate::report::{Report, decimal, table};
 use anyhow::{Context, Result, bail};
 use ranklet::kernel::Weights;
 use ranklet::layer::Linear;
@@ -48,17 +48,19 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the adapter, or that it is another base's; nothing is written then.
 pub fn execute(args: &Args) -> Result<Report> {
-    super::check_output(&args.output, &[&args.adapter, &args.base])?;
+    let config = super::companion(&args.adapter, peft::CONFIG);
+    super::check_output(&args.output, &[&args.adapter, &config, &args.base])?;
     let file = ImageFile::open(&args.base)?;
     let model = file.model()?;
     let sites = sites(&model);
     let adapter: Adapter = match (args.format, args.alpha) {
         (Format::Peft, None) => peft::read(&args.adapter, &sites)?,
         (Format::Peft, Some(_)) => bail!("--alpha is for --format lora-layer; a PEFT adapter brings its own"),
-        (Format::LoraLayer, Some(alpha)) if alpha.is_finite() => {
+        (Format::LoraLayer, Some(alpha)) => {
+            check_alpha(alpha).with_context(|| format!("--alpha {alpha:?}"))?;
             loralayer::read(&args.adapter, alpha, &sites, &Stored::of(&model))?
         }
-        (Format::LoraLayer, _) => bail!("--format lora-layer needs --alpha X, the layer's own: no tensor tells it"),
+        (Format::LoraLayer, None) => bail!("--format lora-layer needs --alpha X, the layer's own: no tensor tells it"),
     };
     let bytes = adapter::convert(&adapter, &model, args.inference_only)?;
     let back = ImageFile::of(&args.output, &bytes);
@@ -68,7 +70,7 @@ pub fn execute(args: &Args) -> Result<Report> {
     let trainable = adapter.pairs.iter().map(Pair::parameters).sum();
     let line = trainable_line(trainable, parameters(&model));
     let mut rows = vec![["layer", "rank", "scaling"].map(str::to_owned).to_vec()];
-    let of = |p: &Pair| vec![sites[p.site].module.clone(), p.rank().to_string(), format!("{:.6}", p.scaling)];
+    let of = |p: &Pair| vec![sites[p.site].module.clone(), p.rank().to_string(), decimal(p.scaling, 6)];
     rows.extend(adapter.pairs.iter().map(of));
     let human = format!("{}: {size}, {} pairs\n{line}\n\n{}", args.output.display(), adapter.pairs.len(), table(&rows));
     let pairs: Vec<_> = adapter
@@ -77,7 +79,7 @@ pub fn execute(args: &Args) -> Result<Report> {
         .map(|p| json!({"module": sites[p.site].module, "rank": p.rank(), "scaling": p.scaling}))
         .collect();
     let json = json!({
-        "output": args.output,
+        "output": super::shown(&args.output),
         "bytes": bytes.len(),
         "source": model.source().to_string(),
         "trainable_params": trainable,

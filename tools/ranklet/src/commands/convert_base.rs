@@ -5,8 +5,9 @@ use crate::image::base::convert;
 use crate::progress;
 use crate::quantize::WeightType;
 use crate::report::{Report, table};
+use crate::spec;
 use crate::tensor::thousands;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -29,10 +30,12 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the checkpoint; nothing is written then.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
-    super::check_output(&args.output, &[&args.checkpoint])?;
+    let spec = super::companion(&args.checkpoint, spec::FILE);
+    super::check_output(&args.output, &[&args.checkpoint, &spec])?;
     let base = Base::open(&args.checkpoint)?;
     let bar = progress::bar(base.linears.len() as u64, 8 * base.parameters(), json, "quantizing");
-    let converted = convert(&base, args.weights, || bar.inc(1))?;
+    let converted = convert(&base, args.weights, || bar.inc(1));
+    let converted = converted.with_context(|| args.checkpoint.display().to_string())?;
     bar.finish_and_clear();
     let size = super::save(&args.output, &converted.bytes)?;
 
@@ -56,7 +59,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         .map(|l| json!({"module": l.module, "in": l.inputs, "out": l.outputs, "snr_db": l.snr_db}))
         .collect();
     let json = json!({
-        "output": args.output,
+        "output": super::shown(&args.output),
         "bytes": converted.bytes.len(),
         "weights": args.weights.name(),
         "parameters": base.parameters(),

@@ -6,8 +6,8 @@ use crate::image::{ImageFile, metadata};
 use crate::infer;
 use crate::metrics::measure;
 use crate::progress;
-use crate::report::{Report, table};
-use anyhow::Result;
+use crate::report::{Report, decimal, table};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -41,19 +41,28 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let data = dataset::open(&args.data)?;
     let inputs = dataset::inputs(&data, model.spec().features)?;
     let (rows, outputs) = (inputs.rows(), model.spec().outputs);
+    ensure!(rows > 0, "{}: `inputs` has no rows: there is nothing to measure", args.data.display());
     let targets = dataset::targets(&data, loss, rows, outputs)?;
     let bar = progress::bar(rows as u64, rows as u64 * infer::macs(&model), json, "rows");
     let logits = infer::run(&model, &adapters, &inputs.data, || bar.inc(1))?;
     bar.finish_and_clear();
     let m = measure(&logits, outputs, &targets);
+    if !m.loss.is_finite() {
+        let beyond = logits.iter().filter(|v| !v.is_finite()).count();
+        bail!(
+            "{beyond} of {} outputs are beyond f32, so there is no loss; the adapter has diverged, or `inputs` are far \
+             beyond what this base takes",
+            logits.len()
+        );
+    }
 
     let labels = base_metadata(&model);
-    let mut human = format!("{rows} rows  loss {:.6}", m.loss);
+    let mut human = format!("{rows} rows  loss {}", decimal(m.loss, 6));
     if let (Some(accuracy), Some((right, all))) = (m.accuracy(), m.correct) {
         human += &format!("  accuracy {accuracy:.2} % ({right} of {all})");
     }
     if let Some(rmse) = m.rmse {
-        human += &format!("  rmse {rmse:.6}");
+        human += &format!("  rmse {}", decimal(rmse, 6));
     }
     let mut classes = Vec::new();
     let mut table_rows = vec![["class", "rows", "right", "%"].map(str::to_owned).to_vec()];

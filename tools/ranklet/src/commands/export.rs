@@ -1,11 +1,12 @@
 //! `ranklet export task.rkl --base base.rkl -o DIR`
 
 use crate::adapter::Pair;
-use crate::atomic::check_directory;
+use crate::atomic::{check_directory, identity};
+use crate::export::FILES;
 use crate::export::card::Facts;
 use crate::image::{ImageFile, adapter, metadata, parameters, sites};
 use crate::report::Report;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use ranklet::image::layout::section;
 use ranklet::kernel::Weights;
 use ranklet::model::Model;
@@ -39,7 +40,12 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the images, or that a directory is in the way; nothing is written then.
 pub fn execute(args: &Args) -> Result<Report> {
-    check_directory(&args.output, args.force)?;
+    check_directory(&args.output, args.force, &FILES)?;
+    let out = identity(&args.output);
+    let within = |input: &&PathBuf| matches!((identity(input), &out), (Some(i), Some(out)) if i.starts_with(out));
+    if let Some(input) = [&args.base, &args.adapter].into_iter().find(within) {
+        bail!("the output directory {} holds the input {}; choose another", args.output.display(), input.display());
+    }
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
     let file = ImageFile::open(&args.adapter)?;
@@ -75,7 +81,7 @@ pub fn execute(args: &Args) -> Result<Report> {
     );
     let modules: Vec<&str> = adapter.pairs.iter().map(|p| sites[p.site].module.as_str()).collect();
     let json = json!({
-        "output": args.output,
+        "output": super::shown(&args.output),
         "modules": modules,
         "trainable_params": trainable,
         "all_params": trainable + facts.base_parameters,

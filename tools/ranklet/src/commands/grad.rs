@@ -9,7 +9,7 @@ use crate::progress;
 use crate::report::{Report, table};
 use crate::save::{Out, safetensors};
 use crate::training::gradients;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -35,7 +35,9 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the files; nothing is written then.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
-    super::check_output(&args.output, &[&args.input, &args.base])?;
+    let mut read = vec![args.input.as_path(), &args.base];
+    read.extend(args.adapter.iter().map(|a| a.path.as_path()));
+    super::check_output(&args.output, &read)?;
     let [one] = args.adapter.as_slice() else {
         bail!("grad takes one --adapter, {} were given: its gradients are named after the modules", args.adapter.len());
     };
@@ -43,7 +45,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let model = base.model()?;
     let file = ImageFile::open(&one.path)?;
     let mut parts = Parts::copy(&file.adapter(&model)?);
-    parts.scale(one.scale);
+    parts.scale(one.scale).with_context(|| one.path.display().to_string())?;
     let data = dataset::open(&args.input)?;
     let inputs = dataset::inputs(&data, model.spec().features)?;
     let cotangent = dataset::cotangent(&data, &inputs, model.spec().outputs)?;
@@ -67,6 +69,9 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         norms.push(json!({"module": module, "a_norm": a, "b_norm": b}));
     }
     super::save(&args.output, &safetensors(tensors)?)?;
+    let values = gradients.iter().flat_map(|g| g.a.iter().chain(&g.b));
+    let notes: Vec<String> = super::beyond_f32("gradients", values).into_iter().collect();
     let human = format!("{}: gradients of {} pairs\n\n{}", args.output.display(), gradients.len(), table(&table_rows));
-    Ok(Report::new(human, json!({"output": args.output, "rows": rows, "gradients": norms})))
+    let json = json!({"output": super::shown(&args.output), "rows": rows, "gradients": norms, "notes": notes});
+    Ok(Report::new(super::with_notes(human, &notes), json))
 }

@@ -3,9 +3,9 @@
 use super::export::{base_metadata, weight_type};
 use crate::adapter::trainable_line;
 use crate::image::{ImageFile, metadata, parameters, sites};
-use crate::report::{Report, bytes, table};
+use crate::report::{Report, bytes, decimal, table};
 use crate::tensor::thousands;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ranklet::image::layout::{Dtype, NONE, VERSION, section};
 use ranklet::image::{Head, Kind, LoraRecord};
 use ranklet::layer::Activation;
@@ -42,7 +42,7 @@ pub fn execute(args: &Args) -> Result<Report> {
         head.image,
     );
     let mut json = json!({
-        "file": args.file,
+        "file": super::shown(&args.file),
         "kind": if head.kind == Kind::Base { "base" } else { "adapter" },
         "format": VERSION,
         "bytes": head.total_len,
@@ -51,6 +51,9 @@ pub fn execute(args: &Args) -> Result<Report> {
         "sections": sections_json,
     });
     let (text, more) = match head.kind {
+        Kind::Base if args.base.is_some() => {
+            bail!("{}: --base is for an adapter, and this is a base image itself", args.file.display())
+        }
         Kind::Base => base(&file)?,
         Kind::Adapter => adapter(&file, &head, args)?,
     };
@@ -186,7 +189,7 @@ fn adapter(file: &ImageFile, head: &Head, args: &Args) -> Result<Part> {
             r.rank.to_string(),
             r.inputs.to_string(),
             r.outputs.to_string(),
-            format!("{scaling:.6}"),
+            decimal(scaling, 6),
         ]);
         list.push(json!({
             "site": r.site, "module": module, "rank": r.rank, "in": r.inputs, "out": r.outputs, "scaling": scaling,
@@ -206,7 +209,7 @@ fn adapter(file: &ImageFile, head: &Head, args: &Args) -> Result<Part> {
     let more = vec![
         ("pairs", json!(list)),
         ("trainable_params", json!(trainable)),
-        ("all_params", json!(frozen.map(|f| f + trainable))),
+        ("all_params", json!(frozen.map(|f| f.saturating_add(trainable)))),
         ("can_train", json!(can_learn)),
         ("metadata", Value::Object(meta)),
         ("notes", json!(notes)),

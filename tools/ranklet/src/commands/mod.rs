@@ -11,15 +11,20 @@ pub mod plan;
 pub mod run;
 pub mod train;
 
+use crate::atomic;
 use crate::image::ImageFile;
-use crate::report::Report;
+use crate::report::{Report, chain};
+use crate::tensor::printable;
 use anyhow::{Context, Result, bail};
+use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser, ValueParserFactory};
 use clap::{Parser, Subcommand};
+use ranklet::image::layout::MAGIC;
 use ranklet::model::Model;
 use serde_json::json;
+use std::ffi::OsStr;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
 
 /// Low-rank adapters (LoRA) that run and learn on microcontrollers: the host side.
 #[derive(Debug, Parser)]
@@ -70,30 +75,46 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Somebody who asked for JSON gets JSON, usage errors included; help and version are no errors.
-        Err(e) if e.use_stderr() && std::env::args().any(|a| a == "--json") => {
-            println!("{}", json!({"error": e.to_string().trim()}));
-            return ExitCode::from(2);
+        Err(e) if e.use_stderr() && std::env::args_os().any(|a| a == "--json") => {
+            return say(&json!({"error": e.to_string().trim()}).to_string(), ExitCode::from(2));
         }
         Err(e) => e.exit(),
     };
     match execute(&cli) {
         Ok(report) => {
-            if cli.json {
-                println!("{}", report.json);
-            } else {
-                println!("{}", report.human);
-            }
-            if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let code = if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            let text = if cli.json { report.json.to_string() } else { lines(&report.human) };
+            say(&text, code)
         }
+        Err(e) if cli.json => say(&json!({"error": chain(&e)}).to_string(), ExitCode::FAILURE),
         Err(e) => {
-            if cli.json {
-                println!("{}", json!({"error": format!("{e:#}")}));
-            } else {
-                eprintln!("error: {e:#}");
-            }
+            complain(&lines(&chain(&e)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Text for a terminal: whatever name of a file's it repeats, nothing in it but line breaks steers one.
+fn lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Prints the one thing there is to say, and returns `code`. A reader who has left (`| head`) is no failure; a full disk
+/// is.
+fn say(text: &str, code: ExitCode) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write to stdout: {e}"));
+            ExitCode::FAILURE
+        }
+        _ => code,
+    }
+}
+
+/// An error on stderr; where that is closed too, the exit status has to do.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "error: {text}");
 }
 
 /// Does what a command line says.
@@ -124,21 +145,45 @@ pub struct AdapterArg {
     pub scale: f64,
 }
 
-impl FromStr for AdapterArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<AdapterArg, String> {
+impl AdapterArg {
+    /// Parses an argument; a path may be any bytes.
+    ///
+    /// # Errors
+    /// A scale that is no finite number.
+    pub fn parse(text: &OsStr) -> Result<AdapterArg, String> {
+        let whole = AdapterArg { path: text.into(), scale: 1.0 };
         // A file whose name ends in a colon and a number is itself.
-        if let Some((path, scale)) = text.rsplit_once(':')
-            && !Path::new(text).exists()
-            && let Ok(scale) = scale.parse::<f64>()
-        {
-            if !scale.is_finite() {
-                return Err(format!("the scale {scale} is no finite number"));
-            }
-            return Ok(AdapterArg { path: path.into(), scale });
+        let Some((path, scale)) = split_scale(text).filter(|_| !Path::new(text).exists()) else {
+            return Ok(whole);
+        };
+        match scale.parse::<f64>() {
+            Ok(scale) if scale.is_finite() => Ok(AdapterArg { path, scale }),
+            Ok(scale) => Err(format!("the scale {scale} is no finite number")),
+            Err(_) => Ok(whole),
         }
-        Ok(AdapterArg { path: text.into(), scale: 1.0 })
+    }
+}
+
+/// What stands before and behind the last colon.
+#[cfg(unix)]
+fn split_scale(text: &OsStr) -> Option<(PathBuf, &str)> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = text.as_bytes();
+    let colon = bytes.iter().rposition(|&b| b == b':')?;
+    Some((OsStr::from_bytes(&bytes[..colon]).into(), std::str::from_utf8(&bytes[colon + 1..]).ok()?))
+}
+
+#[cfg(not(unix))]
+fn split_scale(text: &OsStr) -> Option<(PathBuf, &str)> {
+    let (path, scale) = text.to_str()?.rsplit_once(':')?;
+    Some((path.into(), scale))
+}
+
+impl ValueParserFactory for AdapterArg {
+    type Parser = ValueParser;
+
+    fn value_parser() -> ValueParser {
+        ValueParser::new(OsStringValueParser::new().try_map(|text| AdapterArg::parse(&text)))
     }
 }
 
@@ -164,17 +209,42 @@ pub(crate) fn bind<'a>(
     Ok((views, notes))
 }
 
-/// Refuses an output that would overwrite an input, or whose directory is missing, before any work is done.
+/// Refuses an output that would overwrite an input, or that cannot be written, before any work is done. Of an input
+/// directory every file counts but earlier outputs (images).
 pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<()> {
-    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !parent.is_dir() {
-        bail!("cannot write {}: the directory {} does not exist; create it first", output.display(), parent.display());
-    }
-    let same = |a: &Path| matches!((a.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    atomic::check_file(output)?;
+    let Some(this) = atomic::identity(output) else { return Ok(()) };
+    let same = |path: &Path| atomic::identity(path).as_ref() == Some(&this);
     if let Some(input) = inputs.iter().find(|i| same(i)) {
         bail!("the output {} is also an input; give it another name", input.display());
     }
+    let mut directories = inputs.iter().filter(|i| i.is_dir());
+    let holds = |dir: &Path| dir.read_dir().is_ok_and(|entries| entries.flatten().any(|e| same(&e.path())));
+    if this.is_file()
+        && !is_image(&this)
+        && let Some(dir) = directories.find(|dir| holds(dir))
+    {
+        bail!("the output {} is a file of the input {}; give it another name", output.display(), dir.display());
+    }
     Ok(())
+}
+
+/// Whether a file starts as an image does.
+fn is_image(path: &Path) -> bool {
+    use std::io::Read;
+    let mut start = [0; MAGIC.len()];
+    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut start)).is_ok() && start == MAGIC
+}
+
+/// A file that is read along with `path`: in a directory, or beside a file.
+pub(crate) fn companion(path: &Path, name: &str) -> PathBuf {
+    if path.is_dir() { path.join(name) } else { path.with_file_name(name) }
+}
+
+/// A note on values that f32 cannot hold, where there are any: the device computes beyond its range.
+pub(crate) fn beyond_f32<'v>(what: &str, values: impl IntoIterator<Item = &'v f32>) -> Option<String> {
+    let beyond = values.into_iter().filter(|v| !v.is_finite()).count();
+    (beyond > 0).then(|| format!("{what} beyond f32, written as infinite: {beyond}"))
 }
 
 /// Notes as lines below a report.
@@ -187,6 +257,11 @@ pub(crate) fn with_notes(mut human: String, notes: &[String]) -> String {
 
 /// Writes a file and says how large it is, for reports.
 pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<String> {
-    crate::atomic::write_file(path, bytes).with_context(|| format!("{} was not written", path.display()))?;
+    atomic::write_file(path, bytes).with_context(|| format!("{} was not written", path.display()))?;
     Ok(crate::report::bytes(bytes.len() as u64))
+}
+
+/// A path in a JSON report, which is UTF-8: what cannot be said in it is replaced.
+pub(crate) fn shown(path: &Path) -> String {
+    path.display().to_string()
 }

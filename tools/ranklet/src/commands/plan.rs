@@ -80,8 +80,10 @@ pub fn execute(args: &Args) -> Result<Report> {
     }
     let base_bytes = model.bytes().len() as u64;
     let (scratch, learn) = (plan.scratch_bytes() as u64, plan.learn_bytes() as u64);
-    let flash = base_bytes + adapters + args.firmware;
-    let ram = scratch + learn + args.stack;
+    let flash = (base_bytes + adapters).checked_add(args.firmware);
+    let flash = flash.ok_or_else(|| anyhow!("--firmware {}: more than can be counted", args.firmware))?;
+    let ram = (scratch + learn).checked_add(args.stack);
+    let ram = ram.ok_or_else(|| anyhow!("--stack {}: more than can be counted", args.stack))?;
 
     let row = |what: &str, n: u64, note: &str| vec![what.to_owned(), n.to_string(), bytes(n), note.to_owned()];
     let rows = vec![

@@ -35,21 +35,24 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the files; nothing is written then.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
-    super::check_output(&args.output, &[&args.input, &args.base])?;
+    let mut read = vec![args.input.as_path(), &args.base];
+    read.extend(args.adapter.iter().map(|a| a.path.as_path()));
+    super::check_output(&args.output, &read)?;
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
     let files = super::open_adapters(&args.adapter)?;
-    let (adapters, notes) = super::bind(&files, &model)?;
+    let (adapters, mut notes) = super::bind(&files, &model)?;
     let inputs = dataset::inputs(&dataset::open(&args.input)?, model.spec().features)?;
     let rows = inputs.rows() as u64;
     let bar = progress::bar(rows, rows * infer::macs(&model), json, "rows");
     let out = infer::run(&model, &adapters, &inputs.data, || bar.inc(1))?;
     bar.finish_and_clear();
+    notes.extend(super::beyond_f32("outputs", &out));
     let name = if model.spec().head == HeadKind::None { "last_hidden_state" } else { "logits" };
     let dims: Vec<usize> = inputs.leading.iter().copied().chain([model.spec().outputs]).collect();
     let bytes = safetensors([(name.to_owned(), Out::f32s(&dims, &out))])?;
     super::save(&args.output, &bytes)?;
     let human = format!("{}: `{name}` {}", args.output.display(), shape(&dims));
-    let json = json!({"output": args.output, "tensor": name, "shape": dims, "notes": notes});
+    let json = json!({"output": super::shown(&args.output), "tensor": name, "shape": dims, "notes": notes});
     Ok(Report::new(super::with_notes(human, &notes), json))
 }

@@ -1,15 +1,16 @@
 //! `ranklet train --base base.rkl --data train.safetensors … -o new.rkl`: the device's own arithmetic, on the host.
 
-use crate::adapter::trainable_line;
+use crate::adapter::{check_alpha, trainable_line};
+use crate::atomic::identity;
 use crate::dataset;
 use crate::image::adapter::Parts;
 use crate::image::{ImageFile, metadata, parameters, sites};
 use crate::infer;
 use crate::progress;
-use crate::report::Report;
+use crate::report::{Report, decimal};
 use crate::tensor::name_list;
 use crate::training::{self, Recipe, StepLog};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
 use ranklet::image::MAX_RANK;
@@ -17,6 +18,9 @@ use ranklet::model::{Model, Roles};
 use ranklet::train::{AdamW, LossKind, Rule, Schedule, Sgd};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+
+/// Steps of one run.
+const MAX_STEPS: u32 = 10_000_000;
 
 /// The rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -137,9 +141,12 @@ pub struct Args {
 /// What is wrong with the files or the options; nothing is written then.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
     check(args)?;
-    super::check_output(&args.output, &[&args.base, &args.data])?;
+    let mut read = vec![args.base.as_path(), &args.data];
+    read.extend(args.init.as_deref());
+    super::check_output(&args.output, &read)?;
     if let Some(log) = &args.log {
-        super::check_output(log, &[&args.base, &args.data, &args.output])?;
+        super::check_output(log, &read)?;
+        ensure!(identity(log) != identity(&args.output), "--log and --output are the same file, {}", log.display());
     }
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
@@ -152,14 +159,20 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let (start, mut meta) = start(args, &model)?;
     let recipe = recipe(args, rows, loss);
 
-    let samples = u64::from(recipe.steps) * u64::from(recipe.batch);
-    let bar = progress::bar(recipe.steps.into(), 3 * samples * infer::macs(&model), json, "steps");
+    ensure!(
+        recipe.steps <= MAX_STEPS,
+        "{} steps; at most {MAX_STEPS} at a time, for the loss of each is kept: go on with --init",
+        recipe.steps
+    );
+    let samples = u64::from(recipe.steps) * u64::from(recipe.batch).min(rows as u64);
+    let cost = samples.saturating_mul(3).saturating_mul(infer::macs(&model));
+    let bar = progress::bar(recipe.steps.into(), cost, json, "steps");
     let mut log: Vec<StepLog> = Vec::new();
     let mut smooth = None;
     let parts = training::train(&model, &start, &inputs, &targets, &recipe, |step| {
         let s = smooth.map_or(step.loss, |s: f64| 0.95 * s + 0.05 * step.loss);
         smooth = Some(s);
-        bar.set_message(format!("loss {s:.4}"));
+        bar.set_message(format!("loss {}", decimal(s, 4)));
         bar.inc(1);
         log.push(step);
     })?;
@@ -188,15 +201,17 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
 
     let trainable = parts.records.iter().map(|r| (r.a_len() + r.b_len()) as u64).sum();
     let human = format!(
-        "{}: {size}, {} steps, {seen} samples\n{}\nloss {first:.4} → {last:.4}  {}",
+        "{}: {size}, {} steps, {seen} samples\n{}\nloss {} → {}  {}",
         args.output.display(),
         log.len(),
         trainable_line(trainable, parameters(&model)),
+        decimal(first, 4),
+        decimal(last, 4),
         sparkline(&log),
     );
     let json = json!({
-        "output": args.output,
-        "log": args.log,
+        "output": super::shown(&args.output),
+        "log": args.log.as_deref().map(super::shown),
         "steps": log.len(),
         "samples": seen,
         "first_loss": first,
@@ -211,11 +226,14 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
 
 fn check(args: &Args) -> Result<()> {
     let finite = |name: &str, x: f64, ok: bool, expected: &str| {
-        ensure!(x.is_finite() && ok, "--{name} {x}: expected {expected}");
+        ensure!(x.is_finite() && ok, "--{name} {x:?}: expected {expected}");
         Ok(())
     };
     args.lr.map_or(Ok(()), |x| finite("lr", x, x > 0.0, "a number above 0"))?;
-    args.alpha.map_or(Ok(()), |x| finite("alpha", x, x != 0.0, "a number other than 0"))?;
+    args.alpha.map_or(Ok(()), |x| {
+        finite("alpha", x, x != 0.0, "a number other than 0")?;
+        check_alpha(x).with_context(|| format!("--alpha {x:?}"))
+    })?;
     args.clip.map_or(Ok(()), |x| finite("clip", x, x > 0.0, "a norm above 0"))?;
     finite("momentum", args.momentum, (0.0..1.0).contains(&args.momentum), "0 or more, below 1")?;
     finite("weight-decay", args.weight_decay, args.weight_decay >= 0.0, "0 or more")?;
@@ -277,7 +295,10 @@ fn start(args: &Args, model: &Model<'_>) -> Result<(Parts, Map<String, Value>)> 
         let adapter = file.adapter(model)?;
         let mut meta = metadata::parse(adapter.metadata());
         meta.retain(|k, _| k == "peft_config");
-        return Ok((Parts::copy(&adapter), meta));
+        let parts = Parts::copy(&adapter);
+        let idle = parts.records.iter().all(|r| r.scaling().is_zero());
+        ensure!(!idle, "{}: nothing to train: it holds no pair with a scaling other than 0", path.display());
+        return Ok((parts, meta));
     }
     let rank = args.rank.unwrap_or(8);
     let scaling = args.alpha.unwrap_or(8.0) / f64::from(rank);

@@ -1,7 +1,7 @@
 //! The model card: filled in, where PEFT's own is mostly "[More Information Needed]".
 
 use crate::adapter::{Adapter, Site, trainable_line};
-use crate::report::table;
+use crate::report::{decimal, table};
 use serde_json::{Map, Value};
 
 /// What is known about an adapter beside its tensors.
@@ -44,7 +44,7 @@ pub fn text(adapter: &Adapter, sites: &[Site], facts: &Facts) -> String {
             site.inputs.to_string(),
             site.outputs.to_string(),
             p.rank().to_string(),
-            format!("{:.6}", p.scaling),
+            decimal(p.scaling, 6),
             snr,
         ]);
     }

@@ -5,7 +5,7 @@ use super::metadata;
 use crate::adapter::{Adapter, Pair};
 use crate::quantize::planes::{Planes, value};
 use crate::tensor::Matrix;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ranklet::fixed::Real;
 use ranklet::image::{Fingerprint, LoraRecord};
 use ranklet::model::Model;
@@ -68,11 +68,16 @@ impl Parts {
     }
 
     /// Multiplies every scaling.
-    pub fn scale(&mut self, factor: f64) {
+    ///
+    /// # Errors
+    /// Where a product is beyond what an image can hold.
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
         for r in &mut self.records {
             let s = r.scaling().mul(Real::from_f64(factor));
+            ensure!(s.exponent().abs() <= 1024, "its scaling times {factor:e} is beyond what an image can hold");
             (r.scaling_mantissa, r.scaling_exponent) = (s.mantissa(), s.exponent() as i16);
         }
+        Ok(())
     }
 
     /// The image.

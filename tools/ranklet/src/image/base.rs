@@ -70,7 +70,7 @@ impl Sections {
 /// Converts a base. `each` is called once a layer, for a progress bar.
 ///
 /// # Errors
-/// Where the model is beyond what the format can hold.
+/// Where the model is beyond what the format can hold; where its normalisation would lose a feature.
 pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Converted> {
     let mut sections = Sections::default();
     let (mut layers, mut specs) = (Vec::new(), Vec::new());
@@ -93,6 +93,8 @@ pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Co
     }
     let (mut mean, mut scale) = (NONE, NONE);
     if let Some(n) = &base.normalization {
+        let tensor = base.spec.normalization.as_ref().map_or("normalization", |(_, std)| std.as_str());
+        scalars::check_normalization(&n.mean, &n.std).with_context(|| format!("`{tensor}`"))?;
         let vector = |kind, dtype, exponent, data: Vec<u8>| Part {
             kind,
             site: NONE,

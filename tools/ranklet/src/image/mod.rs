@@ -11,10 +11,14 @@ pub mod base;
 pub mod metadata;
 
 use crate::adapter::Site;
+use crate::files;
+use crate::quantize::planes::misjoined;
+use crate::tensor::name_list;
 use anyhow::{Context, Result, anyhow};
 use ranklet::image::layout::ALIGN;
 use ranklet::image::{Head, Kind};
 use ranklet::model::Model;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +42,7 @@ impl ImageFile {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn open(path: &Path) -> Result<ImageFile> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = files::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         if bytes.len() >= 8 && bytes[8..].starts_with(b"{\"") {
             return Err(anyhow!(
                 "{}: a safetensors file where an image (.rkl) is needed; `ranklet convert` makes one",
@@ -84,19 +88,31 @@ impl ImageFile {
     /// As a base.
     ///
     /// # Errors
-    /// What is wrong with it; an adapter where a base is needed.
+    /// What is wrong with it; an adapter where a base is needed; two layers of one name, for everything that leaves the
+    /// image again goes by the name.
     pub fn model(&self) -> Result<Model<'_>> {
         let hint = if self.head()?.kind == Kind::Adapter { "; this is the file for --adapter" } else { "" };
-        Model::open(self.bytes()).map_err(|e| anyhow!("{}: {e}{hint}", self.path.display()))
+        let path = self.path.display();
+        let model = Model::open(self.bytes()).map_err(|e| anyhow!("{path}: {e}{hint}"))?;
+        let mut seen = HashSet::new();
+        match sites(&model).into_iter().find_map(|s| seen.replace(s.module)) {
+            Some(twice) => Err(anyhow!("{path}: two of its layers are called {}", name_list([twice.as_str()], 1))),
+            None => Ok(model),
+        }
     }
 
     /// As an adapter of this base.
     ///
     /// # Errors
-    /// What is wrong with it; an adapter of another base.
+    /// What is wrong with it; an adapter of another base; planes that no converter and no device writes.
     pub fn adapter(&self, model: &Model<'_>) -> Result<ranklet::model::Adapter<'_>> {
         let hint = if self.head()?.kind == Kind::Base { "; this is the file for --base" } else { "" };
-        ranklet::model::Adapter::open(model, self.bytes()).map_err(|e| anyhow!("{}: {e}{hint}", self.path.display()))
+        let path = self.path.display();
+        let adapter = ranklet::model::Adapter::open(model, self.bytes()).map_err(|e| anyhow!("{path}: {e}{hint}"))?;
+        match misjoined(adapter.high(), adapter.low()) {
+            Some(at) => Err(anyhow!("{path}: element {at} of its planes is beyond ±(2^31 − 2^15): not ranklet's work")),
+            None => Ok(adapter),
+        }
     }
 }
 

@@ -2,6 +2,9 @@
 //! and not null is refused by name: it may change what the tensors mean.
 
 use super::pattern::{Key, Modules, PatternError};
+use crate::adapter::check_alpha;
+use crate::files;
+use crate::tensor::excerpt;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -68,12 +71,15 @@ const INNOCENT_INIT: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 /// Values that subtract what A and B start with from the base weight: the adapter belongs to that changed base.
 const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
+/// Patterns in one field: more than any model has layers that differ.
+const MAX_PATTERNS: usize = 1024;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Io {
         /// Which file.
         path: PathBuf,
@@ -146,7 +152,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        let text = files::read_text(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
         Config::parse(path, &text)
     }
 
@@ -189,7 +195,7 @@ impl Config {
         }
         match &self.target {
             Some(target) if !target.matches(module) => {
-                let shown = self.fields.get("target_modules").map(Value::to_string).unwrap_or_default();
+                let shown = self.fields.get("target_modules").map(|v| excerpt(v.to_string())).unwrap_or_default();
                 Selects::No(format!("target_modules ({shown}) does not select it"))
             }
             Some(Modules::AllLinear) | None => Selects::Perhaps,
@@ -215,7 +221,7 @@ impl<'a> Parser<'a> {
     }
 
     fn wrong(&self, field: &str, why: impl Into<String>) -> ConfigError {
-        let found = self.fields.get(field).map_or("missing".to_owned(), Value::to_string);
+        let found = self.fields.get(field).map_or("missing".to_owned(), |v| excerpt(v.to_string()));
         ConfigError::Field { path: self.path.to_owned(), field: field.to_owned(), found, why: why.into() }
     }
 
@@ -236,7 +242,7 @@ impl<'a> Parser<'a> {
         }
         let mut warnings = Vec::new();
         let alpha = match self.get("lora_alpha") {
-            Some(v) => self.number("lora_alpha", v)?,
+            Some(v) => self.alpha("lora_alpha", v)?,
             None => {
                 warnings.push("the configuration has no lora_alpha; PEFT's default 8 is used".to_owned());
                 8.0
@@ -251,7 +257,7 @@ impl<'a> Parser<'a> {
             alpha,
             rslora: self.flag("use_rslora")?,
             rank_pattern: self.patterns("rank_pattern", |v| self.count("rank_pattern", v))?,
-            alpha_pattern: self.patterns("alpha_pattern", |v| self.number("alpha_pattern", v))?,
+            alpha_pattern: self.patterns("alpha_pattern", |v| self.alpha("alpha_pattern", v))?,
             target: self.modules("target_modules")?,
             exclude: self.modules("exclude_modules")?,
             by_layer: self.get("layers_to_transform").is_some_and(is_set),
@@ -287,8 +293,10 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn number(&self, field: &str, value: &Value) -> Result<f64, ConfigError> {
-        value.as_f64().filter(|x| x.is_finite()).ok_or_else(|| self.wrong(field, "expected a number"))
+    fn alpha(&self, field: &str, value: &Value) -> Result<f64, ConfigError> {
+        let alpha = value.as_f64().ok_or_else(|| self.wrong(field, "expected a number"))?;
+        check_alpha(alpha).map_err(|e| self.wrong(field, e.to_string()))?;
+        Ok(alpha)
     }
 
     fn count(&self, field: &str, value: &Value) -> Result<usize, ConfigError> {
@@ -311,6 +319,9 @@ impl<'a> Parser<'a> {
     ) -> Result<Vec<(Key, T)>, ConfigError> {
         match self.get(field) {
             None => Ok(Vec::new()),
+            Some(Value::Object(map)) if map.len() > MAX_PATTERNS => {
+                Err(self.wrong(field, format!("more than {MAX_PATTERNS} patterns")))
+            }
             Some(Value::Object(map)) => {
                 map.iter().map(|(k, v)| Ok((Key::new(k).map_err(|e| self.pattern(field, &e))?, read(v)?))).collect()
             }
@@ -340,7 +351,7 @@ impl<'a> Parser<'a> {
     }
 
     fn pattern(&self, field: &str, e: &PatternError) -> ConfigError {
-        self.wrong(field, format!("{e}; write it without look-around or back references"))
+        self.wrong(field, e.to_string())
     }
 }
 
@@ -410,6 +421,7 @@ mod tests {
 
     #[test]
     fn refusals_name_the_field() {
+        let many: Map<String, Value> = (0..1025).map(|i| (i.to_string(), json!(1))).collect();
         for (changes, part) in [
             (json!({"peft_type": "LOHA"}), "LOHA"),
             (json!({"peft_type": null}), "peft_type"),
@@ -427,9 +439,14 @@ mod tests {
             (json!({"r": 0}), "above 0"),
             (json!({"r": 2.5}), "whole number"),
             (json!({"lora_alpha": "8"}), "number"),
+            (json!({"lora_alpha": 1e-300}), "between 1e-290 and 1e290"),
+            (json!({"alpha_pattern": {"0": 5e-324}}), "`alpha_pattern`"),
             (json!({"target_modules": 3}), "list of names"),
             (json!({"target_modules": "(?!0).*"}), "look-around"),
             (json!({"rank_pattern": {"(": 1}}), "rank_pattern"),
+            (json!({"alpha_pattern": {"[0-9&&[^2]]": 8}}), "Python"),
+            (json!({"target_modules": "[0--9]"}), "Python"),
+            (json!({"rank_pattern": many}), "1024 patterns"),
             (json!({"use_rslora": "yes"}), "true or false"),
             (json!({"modules_to_save": "fc"}), "list of names"),
         ] {

@@ -15,6 +15,7 @@ pub mod pattern;
 
 use crate::adapter::{Adapter, MAX_RANK, Pair, PairError, Site, find};
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::files;
 use crate::tensor::name_list;
 use config::{Config, ConfigError, Selects};
 use keys::{Key, Part};
@@ -45,7 +46,7 @@ pub enum PeftError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A pair that does not fit the base.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Pair {
         /// The weights.
         path: PathBuf,
@@ -185,7 +186,8 @@ fn locate(path: &Path) -> Result<(PathBuf, PathBuf), PeftError> {
         return Ok((config, path.to_owned()));
     }
     if !path.is_dir() {
-        return Err(wrong("no such file or directory; expected a PEFT adapter directory"));
+        let found = if path.exists() { files::found(path) } else { "no such file or directory" };
+        return Err(wrong(&format!("{found}; expected a PEFT adapter directory")));
     }
     let (config, weights) = (path.join(CONFIG), path.join(WEIGHTS));
     if !config.is_file() {

@@ -43,6 +43,15 @@ impl Planes {
     }
 }
 
+/// The first element whose halves are none of [`split`]'s, |master| < 2^31 − 2^15: joined, they would wrap around, so
+/// that the high plane alone has another sign than both. `low` may be empty.
+#[must_use]
+pub fn misjoined(high: &[i16], low: &[i16]) -> Option<usize> {
+    let low = low.iter().copied().chain(std::iter::repeat(0));
+    let sum = |(&h, l): (&i16, i16)| i64::from(h) * 65536 + i64::from(l);
+    high.iter().zip(low).position(|halves| sum(halves).abs() >= (1 << 31) - (1 << 15))
+}
+
 /// One value of two planes, rounded to `f32` once.
 #[must_use]
 pub fn value(high: i16, low: i16, exponent: i16) -> f32 {
@@ -75,6 +84,15 @@ mod tests {
                 prop_assert!((f64::from(x) - high).abs() <= f64::from(peak) * exp2(-14) + exp2(-150));
             }
         }
+    }
+
+    #[test]
+    fn halves_that_wrap_are_found() {
+        assert_eq!(misjoined(&[0, 32767, -32767], &[-1, 32767, -32767]), None);
+        assert_eq!(misjoined(&[0, 32767, -32767], &[-1, 32767, -32768]), Some(2));
+        assert_eq!(misjoined(&[1, -32768], &[]), Some(1));
+        assert_eq!(misjoined(&[-32768], &[-1]), Some(0));
+        assert_eq!(value(-32768, -1, 0), 2_147_483_647.0, "which is why");
     }
 
     #[test]

@@ -15,6 +15,45 @@ pub fn reciprocals(std: &[f32]) -> (Vec<i32>, i16) {
     mantissas(&std.iter().map(|&s| 1.0 / f64::from(s)).collect::<Vec<_>>())
 }
 
+/// A normalisation that would lose a feature.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "feature {feature} has the deviation {std:e}, too small beside feature {widest}, which reaches {reach:.1e}: all \
+     features of a sample share one exponent, and 31 bits; use std = 1 for a constant feature, and units of like size \
+     for the others"
+)]
+pub struct LostFeature {
+    /// The feature with the smallest deviation.
+    pub feature: usize,
+    /// Its deviation.
+    pub std: f32,
+    /// The feature with the largest values.
+    pub widest: usize,
+    /// How far they go: |mean| and four deviations.
+    pub reach: f64,
+}
+
+/// Refuses a normalisation that would lose a feature: where half a step of a sample is more than 2^-10 of its
+/// deviation. A step is 2^-29 of the sample's largest value, taken as |mean| and four deviations of any feature.
+///
+/// That bounds the stored numbers too: means stand under one exponent as samples do; and deviations are then within
+/// 2^18 of each other, so that every factor ([`reciprocals`]) is within 2^-11 of its value.
+///
+/// `mean`, `std`: `(features)`; every `std` is above zero.
+///
+/// # Errors
+/// [`LostFeature`].
+pub fn check_normalization(mean: &[f32], std: &[f32]) -> Result<(), LostFeature> {
+    let reaches = mean.iter().zip(std).map(|(&m, &s)| f64::from(m).abs() + 4.0 * f64::from(s));
+    let smallest = std.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+    match (smallest, reaches.enumerate().max_by(|a, b| a.1.total_cmp(&b.1))) {
+        (Some((feature, &std)), Some((widest, reach))) if reach * exp2(-30) > f64::from(std) * exp2(-10) => {
+            Err(LostFeature { feature, std, widest, reach })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn mantissas(values: &[f64]) -> (Vec<i32>, i16) {
     let peak = values.iter().fold(0.0_f64, |p, v| p.max(v.abs()));
     if peak == 0.0 {
@@ -36,6 +75,32 @@ mod tests {
             let peak = v.iter().fold(0.0_f32, |p, x| p.max(x.abs()));
             for (&x, &m) in v.iter().zip(&m) {
                 prop_assert!((f64::from(m) * exp2(e.into()) - f64::from(x)).abs() <= f64::from(peak) * exp2(-30));
+            }
+        }
+    }
+
+    #[test]
+    fn features_that_would_be_lost_are_named() {
+        let of = |mean: &[f32], std: &[f32]| check_normalization(mean, std).map_err(|e| (e.feature, e.widest));
+        assert_eq!(of(&[], &[]), Ok(()));
+        assert_eq!(of(&[0.0; 2], &[1e-30, 2e-30]), Ok(()));
+        assert_eq!(of(&[20.0, 1e5], &[5.0, 1e3]), Ok(()), "degrees beside pascals");
+        assert_eq!(of(&[0.0; 2], &[1.0, 2_f32.powi(18)]), Ok(()));
+        assert_eq!(of(&[0.0; 2], &[2_f32.powi(19), 1.0]), Err((1, 0)));
+        assert_eq!(of(&[0.0, 1e9], &[1.0, 1.0]), Err((0, 1)));
+        // Constant features, as a deviation with an epsilon leaves them.
+        assert_eq!(of(&[0.0; 3], &[1.0, 1e-8, 3.0]), Err((1, 2)));
+        assert_eq!(of(&[128.0, 0.0], &[1e-5, 1.0]), Err((0, 0)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_keeps_its_factors(s in prop::collection::vec((1.0_f32..2.0, 0..18), 1..9)) {
+            let std: Vec<f32> = s.iter().map(|&(m, e)| m * (e as f32).exp2()).collect();
+            prop_assume!(check_normalization(&vec![0.0; std.len()], &std).is_ok());
+            let (factors, e) = reciprocals(&std);
+            for (&f, &s) in factors.iter().zip(&std) {
+                prop_assert!((f64::from(f) * exp2(e.into()) * f64::from(s) - 1.0).abs() <= exp2(-11));
             }
         }
     }

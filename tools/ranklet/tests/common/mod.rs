@@ -4,7 +4,7 @@
 use clap::Parser;
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::commands::{Cli, execute};
-use ranklet_cli::report::Report;
+use ranklet_cli::report::{Report, chain};
 use ranklet_cli::save::{Out, safetensors};
 use ranklet_host_tests::fixture::relative_l2;
 use ranklet_host_tests::oracle::{self, Linear, Mlp};
@@ -75,7 +75,7 @@ pub fn ranklet(args: &[&str]) -> anyhow::Result<Report> {
 pub fn refusal(args: &[&str]) -> String {
     match ranklet(args) {
         Ok(report) => panic!("{args:?} was accepted:\n{}", report.human),
-        Err(e) => format!("{e:#}"),
+        Err(e) => chain(&e),
     }
 }
 
