@@ -10,7 +10,8 @@ use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::dataset;
 use ranklet_cli::image::{ImageFile, adapter::Parts};
 use ranklet_cli::save::Out;
-use ranklet_cli::training::{self, Recipe, Rule};
+use ranklet::train::Rule;
+use ranklet_cli::training::{self, Recipe};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
