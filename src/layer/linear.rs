@@ -37,6 +37,18 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// From its code in a spec.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Activation> {
+        match code {
+            0 => Some(Activation::None),
+            1 => Some(Activation::Relu),
+            _ => None,
+        }
+    }
+}
+
+impl Activation {
     /// The gradient before the activation, from the one after it and the output `y`, in place: canonical form is
     /// restored, because the mask may take the peak.
     pub fn backward(self, y: Tile<'_>, dy: &mut TileMut<'_>) {

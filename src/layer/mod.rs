@@ -3,17 +3,20 @@
 //! Configuration is `&self`, state is `&mut`, scratch is the caller's; its size is a `const fn` beside the operation.
 //!
 //! * [`linear`]: [`Linear`] with any number of [`Lora`] pairs on it, and its activation
+//! * [`attention`]: one token against the keys it sees
 //! * [`dropout`]: the mask on an adapter's input, drawn by a hash
 //! * [`gradient`]: where dA and dB accumulate
 //! * [`head`]: what a network's last vector means
 //! * [`normalize`]: the input's per-feature normalisation
 
+pub mod attention;
 pub mod dropout;
 pub mod gradient;
 pub mod head;
 pub mod linear;
 pub mod normalize;
 
+pub use attention::Attention;
 pub use dropout::Dropout;
 pub use linear::{Activation, Bias, Linear, Lora};
 
