@@ -6,6 +6,7 @@ use crate::image::layout::{Dtype, NONE, section};
 use crate::image::record::RecordProblem;
 use crate::image::{EmitError, Fingerprint, Head, ImageError, Kind, LoraRecord, NewImage, NewSection, Section};
 use crate::layer::Lora;
+use crate::layer::linear::Extras;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Why an adapter cannot be used.
@@ -188,7 +189,7 @@ impl<'a> Active<'a> {
         let index = self.records.binary_search_by_key(&site, |r| r.site).ok()?;
         let r = self.records.get(index)?;
         let scaling = r.scaling().mul(self.factor);
-        (!scaling.is_zero()).then(|| Lora {
+        (!self.factor.is_zero() && (!scaling.is_zero() || r.has_extras())).then(|| Lora {
             rank: usize::from(r.rank),
             a: r.a_of(self.high),
             a_exponent: LoraRecord::high_exponent(r.a_exponent),
@@ -196,6 +197,7 @@ impl<'a> Active<'a> {
             b_exponent: LoraRecord::high_exponent(r.b_exponent),
             scaling,
             dropout: None,
+            extras: Extras { gain: r.gain_of(self.high), bias: r.bias_of(self.high), factor: self.factor },
         })
     }
 }

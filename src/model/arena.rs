@@ -2,6 +2,8 @@
 //! which hands out its parts.
 
 use super::plan::{Plan, Scratch};
+use super::transformer::scratch::SequenceScratch;
+use super::transformer::store::Cache;
 use core::cell::{Cell, UnsafeCell};
 use critical_section::Mutex;
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
@@ -22,6 +24,8 @@ pub enum ArenaError {
     },
     /// The plan was made for inference alone: add [`Plan::train`].
     NotPlanned,
+    /// The plan is of another kind of network than the call is for.
+    Architecture,
 }
 
 impl core::fmt::Display for ArenaError {
@@ -30,6 +34,9 @@ impl core::fmt::Display for ArenaError {
             ArenaError::Taken => write!(f, "the arena has been taken before"),
             ArenaError::TooSmall { needed, available } => {
                 write!(f, "the plan needs {needed} bytes, the arena has {available}: {} too few", needed - available)
+            }
+            ArenaError::Architecture => {
+                write!(f, "the plan is another kind of network's: `sequence` is for transformers, `scratch` for the others")
             }
             ArenaError::NotPlanned => write!(f, "the plan was made for inference alone"),
         }
@@ -110,8 +117,22 @@ impl<'a> Workspace<'a> {
     /// # Errors
     /// [`ArenaError::TooSmall`].
     pub fn scratch(mut self, plan: &Plan<'_>) -> Result<Scratch<'a>, ArenaError> {
+        if plan.sequence_lengths().is_some() {
+            return Err(ArenaError::Architecture);
+        }
         self.reserve(plan.scratch_bytes())?;
         Ok(self.carve_scratch(plan))
+    }
+
+    /// The buffers of a transformer, and what its decoder keeps between calls.
+    ///
+    /// # Errors
+    /// [`ArenaError::TooSmall`]; [`ArenaError::Architecture`] where the network is none.
+    pub fn sequence(mut self, plan: &Plan<'_>) -> Result<(SequenceScratch<'a>, Cache<'a>), ArenaError> {
+        let lengths = plan.sequence_lengths().ok_or(ArenaError::Architecture)?;
+        self.reserve(lengths.scratch_bytes() + lengths.cache_bytes())?;
+        let scratch = SequenceScratch::carve(lengths, &mut self);
+        Ok((scratch, Cache::carve(lengths, &mut self)))
     }
 
     /// The buffers of inference and training.

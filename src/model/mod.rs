@@ -5,12 +5,14 @@ pub mod arena;
 pub mod plan;
 pub mod run;
 pub mod spec;
+pub mod transformer;
 
 pub use adapter::{Active, Adapter, AdapterError, AdapterParts};
 pub use arena::{Arena, ArenaError, Workspace};
 pub use plan::{LearnLengths, Plan, Scratch, Train};
 pub use run::{RunError, Runner};
 pub use spec::{HeadKind, LinearSpec, Roles, Spec};
+pub use transformer::{Cache, CacheType, Pass, Sequence, SequenceScratch};
 
 use crate::fixed::Block;
 use crate::image::layout::{Dtype, section};
@@ -109,6 +111,11 @@ impl<'a> Model<'a> {
                 activation: crate::layer::Activation::None,
             };
         };
+        self.linear_of(&s)
+    }
+
+    /// The layer, or the table, that a record describes.
+    fn linear_of(&self, s: &LinearSpec) -> Linear<'a> {
         let weight = self.head.section(self.bytes, s.weight);
         let exponent_of = |section: Option<Section>| section.map_or(0, |s| s.exponent);
         let row_scale = self.head.section(self.bytes, s.row_scale);

@@ -5,7 +5,7 @@ use core::{fmt, hint::black_box};
 use ranklet::{
     fixed::{Exp, Real, Tile, TileMut},
     kernel::{I4, Weights},
-    layer::{Activation, Bias, Linear, Lora, ShapeError, linear::Scratch},
+    layer::{Activation, Bias, Linear, Lora, ShapeError, linear::{Extras, Scratch}},
     model::RunError,
 };
 
@@ -144,5 +144,6 @@ pub(super) fn adapter(pool: &Pool, shape: Shape) -> Lora<'static> {
         b_exponent: Exp(-21),
         scaling: Real::int(2),
         dropout: None,
+        extras: Extras::default(),
     }
 }
