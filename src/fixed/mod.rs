@@ -6,6 +6,7 @@
 //! | [`block`] | block floating point: `i16` mantissas under one exponent ([`Block`], [`Tile`]) |
 //! | [`real`] | [`Real`], a 31-bit scalar for hyper-parameters, scalings and losses |
 //! | [`row_sum`] | exact sums of terms that carry different exponents |
+//! | [`wide_sum`] | exact sums of products that fill 62 bits |
 //! | [`hash`] | randomness without a generator: a hash of (seed, step, site, index) |
 //! | [`exp2`], [`log2`], [`reciprocal`], [`rsqrt`], [`sigmoid`] | nonlinear functions, each with its worst error stated and asserted |
 //!
@@ -21,6 +22,7 @@ pub mod rounding;
 pub mod row_sum;
 pub mod rsqrt;
 pub mod sigmoid;
+pub mod wide_sum;
 
 pub use block::{Block, Exp, Tile, TileMut};
 pub use real::Real;

@@ -13,7 +13,7 @@
 
 use super::dropout::Dropout;
 use super::gradient::{Gradient, TILE, fold};
-use super::{ShapeError, exactly, first};
+use super::{ShapeError, Vector, exactly, first};
 use crate::fixed::block::{Block, requantize};
 use crate::fixed::rounding::{bit_length, ceil_log2, shift_half_even_saturating_i32, shift_right_half_even};
 use crate::fixed::row_sum::RowSum;
@@ -69,15 +69,6 @@ impl Activation {
     }
 }
 
-/// A bias: `value = mantissa · 2^exponent`.
-#[derive(Clone, Copy, Debug)]
-pub struct Bias<'a> {
-    /// `(outputs)`, |m| < 2^31.
-    pub mantissas: &'a [i32],
-    /// Of all of them.
-    pub exponent: i16,
-}
-
 /// A frozen linear layer: `w[o, k] = q[o, k] · scales[o] · 2^exponent`.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear<'a> {
@@ -92,7 +83,7 @@ pub struct Linear<'a> {
     /// Of all weights.
     pub exponent: i16,
     /// `(outputs)`, if any.
-    pub bias: Option<Bias<'a>>,
+    pub bias: Option<Vector<'a>>,
     /// What follows the sum.
     pub activation: Activation,
 }
@@ -243,10 +234,7 @@ impl<'a> Linear<'a> {
             let (exponent, bits) = gained(loras.clone(), acc, i32::from(self.exponent) + x.exponent.get(), bits);
             let mut row = RowSum::new(acc, exponent, bits);
             if let Some(bias) = self.bias {
-                let joined = row.join(i32::from(bias.exponent), 31);
-                for (a, &b) in row.values_mut().iter_mut().zip(bias.mantissas) {
-                    *a += joined.align(i64::from(b));
-                }
+                bias.add_to(&mut row);
             }
             for lora in loras.clone() {
                 let x = lora.masked(token * self.inputs, x, scratch.masked);

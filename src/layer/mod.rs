@@ -7,18 +7,24 @@
 //! * [`dropout`]: the mask on an adapter's input, drawn by a hash
 //! * [`gradient`]: where dA and dB accumulate
 //! * [`head`]: what a network's last vector means
+//! * [`norm`]: layer norm and RMS norm
 //! * [`normalize`]: the input's per-feature normalisation
+//! * [`vector`]: biases, and the weights of norms
 
 pub mod attention;
 pub mod dropout;
 pub mod gradient;
 pub mod head;
 pub mod linear;
+pub mod norm;
 pub mod normalize;
+pub mod vector;
 
 pub use attention::Attention;
 pub use dropout::Dropout;
-pub use linear::{Activation, Bias, Linear, Lora};
+pub use linear::{Activation, Linear, Lora};
+pub use norm::{Norm, NormKind};
+pub use vector::Vector;
 
 /// An operand has another size than its layer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use crate::image::layout::{Dtype, section};
 use crate::image::{Fingerprint, Head, ImageError, Section};
 use crate::kernel::{I4, Weights};
 use crate::layer::normalize::{Input, Normalize};
-use crate::layer::{Bias, Linear};
+use crate::layer::{Linear, Vector};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// A frozen base, checked and read in place. It never holds adapters: those are given to each call.
@@ -134,7 +134,7 @@ impl<'a> Model<'a> {
             outputs: s.outputs,
             scales: self.slice(row_scale),
             exponent: exponent_of(row_scale),
-            bias: bias.map(|b| Bias { mantissas: self.slice(Some(b)), exponent: b.exponent }),
+            bias: bias.map(|b| Vector { mantissas: self.slice(Some(b)), exponent: b.exponent }),
             activation: s.activation,
         }
     }
