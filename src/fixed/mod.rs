@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`rounding`] | the named roundings; nothing else in the crate drops a bit |
 //! | [`block`] | block floating point: `i16` mantissas under one exponent ([`Block`], [`Tile`]) |
+//! | [`byte`] | blocks of bytes, for what is kept long |
 //! | [`real`] | [`Real`], a 31-bit scalar for hyper-parameters, scalings and losses |
 //! | [`row_sum`] | exact sums of terms that carry different exponents |
 //! | [`wide_sum`] | exact sums of products that fill 62 bits |
@@ -13,6 +14,7 @@
 //! `docs/numerics.md` argues for the whole; each file argues for itself.
 
 pub mod block;
+pub mod byte;
 pub mod exp2;
 pub mod hash;
 pub mod log2;

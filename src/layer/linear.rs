@@ -35,6 +35,8 @@ pub enum Activation {
     None,
     /// `max(0, ·)`, applied to the exact sum, before it is rounded.
     Relu,
+    /// T
+    Tanh,
 }
 
 impl Activation {
@@ -54,7 +56,7 @@ impl Activation {
     /// restored, because the mask may take the peak.
     pub fn backward(self, y: Tile<'_>, dy: &mut TileMut<'_>) {
         match self {
-            Activation::None => {}
+            Activation::None | Activation::Tanh => {}
             Activation::Relu => {
                 for (y, (dy, e)) in y.blocks().zip(dy.blocks_mut()) {
                     for (d, &y) in dy.iter_mut().zip(y.mantissas) {
@@ -110,7 +112,7 @@ pub struct Lora<'a> {
 }
 
 /// Parts that some adapters have and most do not.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Extras<'a> {
     /// DoRA (arXiv:2402.09353): `g − 1` of every output, so that `(g − 1) ⊙ W x` is added; B holds `g ⊙ B` then.
     /// `(outputs)`.
@@ -119,6 +121,11 @@ pub struct Extras<'a> {
     pub bias: Option<(&'a [i16], Exp)>,
     /// What the caller scales both by; A and B have it in their scaling.
     pub factor: Real,
+}
+
+impl Extras<'_> {
+    /// None.
+    pub const NONE: Extras<'static> = Extras { gain: None, bias: None, factor: Real::ONE };
 }
 
 /// The buffers that a layer computes in. Contents mean nothing between calls.
@@ -191,7 +198,7 @@ impl<'a> Linear<'a> {
             weights: self.weights.rows(self.inputs, rows.clone()),
             outputs: rows.len(),
             scales: self.scales.get(rows.clone()).unwrap_or(&[]),
-            bias: self.bias.map(|b| Bias { mantissas: b.mantissas.get(rows).unwrap_or(&[]), ..b }),
+            bias: self.bias.map(|b| Vector { mantissas: b.mantissas.get(rows).unwrap_or(&[]), ..b }),
             ..*self
         }
     }

@@ -24,7 +24,7 @@
 
 pub mod transformer;
 
-pub use transformer::{Flags, Pool, Position, Transformer};
+pub use transformer::{BlockSites, Flags, Pool, Position, Stack, Transformer};
 
 use crate::image::head::SpecProblem;
 use crate::image::layout::{Dtype, NONE, section, u8_at, u16_at, u32_at};

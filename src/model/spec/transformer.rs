@@ -612,13 +612,13 @@ impl Transformer {
         }
         within!(self.dim, 1, MAX_DIM, RECORD);
         within!(self.hidden, 1, MAX_DIM, RECORD + 4);
-        within!(self.vocab, 0, MAX_DIM, RECORD + 8);
+        within!(self.vocab + 1, 1, MAX_DIM, RECORD + 8);
         within!(self.positions, 1, MAX_DIM, RECORD + 12);
         within!(self.heads, 1, MAX_HEADS, RECORD + 18);
         within!(self.kv_heads, 1, self.heads, RECORD + 20);
         within!(self.head_dim, 1, MAX_DIM / MAX_HEADS, RECORD + 22);
         within!(self.encoder as usize + self.decoder as usize, 1, MAX_LINEARS as usize, RECORD + 24);
-        within!(spec.features, 0, MAX_DIM, 4);
+        within!(spec.features + 1, 1, MAX_DIM, 4);
         if !self.heads.is_multiple_of(self.kv_heads) {
             return wrong(RECORD + 20, SpecProblem::Dimension(self.kv_heads as u32));
         }

@@ -160,7 +160,7 @@ impl<'m> BlockOf<'_, 'm> {
                 let position = span.position + i;
                 for (head, m) in row.chunks_exact_mut(width).enumerate() {
                     let e = match (&rope, side) {
-                        (Some(rope), Side::Keys) => rope.forward(position as u32, m, e),
+                        (Some(rope), Side::Keys) => rope.forward(position as u32, m, e, rows.acc),
                         _ => e,
                     };
                     store.put(layer, side, head, position, m, e);
@@ -258,13 +258,13 @@ impl<'m> BlockOf<'_, 'm> {
 
     /// From the queries in `a`, which are rotated, to the heads' outputs in `b`.
     #[allow(clippy::too_many_arguments)] // The buffers of one block.
-    fn heads(
+    fn heads<'v>(
         &self,
         attention: &Attention<'_>,
         rope: Option<Rope<'_>>,
         span: Span,
         layer: usize,
-        visible: impl Fn(usize) -> Visible<'static>,
+        visible: impl Fn(usize) -> Visible<'v>,
         store: &Store<'_>,
         tiles: &mut Tiles<'_>,
         rows: &mut Rows<'_>,
@@ -275,7 +275,7 @@ impl<'m> BlockOf<'_, 'm> {
         for (i, ((q, &mut e), (out, out_exponent))) in q.blocks_mut().zip(out.blocks_mut()).enumerate() {
             let position = span.position + i;
             for (head, to) in q.chunks_exact_mut(self.t.head_dim).zip(rows.head_exponents.iter_mut()) {
-                *to = rope.map_or(e, |rope| rope.forward(position as u32, head, e));
+                *to = rope.as_ref().map_or(e, |rope| rope.forward(position as u32, head, e, rows.acc));
             }
             let seen = visible(position);
             let scratch = &mut attention::Scratch {

@@ -16,7 +16,6 @@ use crate::fixed::block::requantize;
 use crate::fixed::{Exp, Tile, TileMut};
 use crate::layer::linear;
 use crate::layer::normalize::Normalize;
-use crate::layer::residual::StreamMut;
 use crate::layer::{ShapeError, embedding};
 use crate::model::run::{RunError, check_adapters};
 use crate::model::spec::transformer::Table;
@@ -148,7 +147,7 @@ impl<'p, 'm> Pass<'p, 'm> {
             }
         }
         if let Some((index, &found)) = sequence.types.and_then(|types| {
-            types.iter().enumerate().find(|(_, &found)| t.types > 0 && usize::from(found) >= t.types)
+            types.iter().enumerate().find(|(_, found)| t.types > 0 && usize::from(**found) >= t.types)
         }) {
             return Err(RunError::Token { index, found: u32::from(found), vocab: t.types });
         }
@@ -263,8 +262,8 @@ impl<'p, 'm> Pass<'p, 'm> {
             if let Some(norm) = &norm {
                 exponent = norm.forward_row(acc, exponent)?;
             }
-            let (mut stream, rows) = scratch.stream(dim);
-            stream.store(index, rows.acc.get(..dim).unwrap_or(&[]), exponent);
+            let mut s = scratch.split(dim);
+            s.stream.store(index, s.rows.acc.get(..dim).unwrap_or(&[]), exponent);
         }
         Ok(())
     }
@@ -356,17 +355,6 @@ impl<'p, 'm> Pass<'p, 'm> {
         };
         self.of(Stack::Decoder, layer).cross_keys(span, memory, &mut cache.cross, s.tiles, s.rows)
     }
-}
-
-/// A scratch's parts, the stream in one piece.
-pub(super) struct Split<'s, 'a> {
-    pub(super) stream: StreamMut<'s>,
-    pub(super) hidden: &'s mut [i16],
-    pub(super) hidden_exponents: &'s mut [Exp],
-    pub(super) encoder: &'s mut super::store::Store<'a>,
-    pub(super) encoder_valid: &'s [u8],
-    pub(super) tiles: &'s mut super::scratch::Tiles<'a>,
-    pub(super) rows: &'s mut super::scratch::Rows<'a>,
 }
 
 /// Whether a cache has the dimensions that the network and the scratch need.

@@ -2,7 +2,8 @@
 
 use super::store::{Cache, CacheType, Plane, Store, StoreShape};
 use crate::fixed::Exp;
-use crate::layer::Linear;
+use crate::layer::residual::{Mantissas, StreamMut};
+use crate::layer::{Linear, ShapeError};
 use crate::model::arena::{Workspace, carved_bytes};
 use crate::model::plan::max;
 use crate::model::spec::{Flags, Spec, Transformer};
@@ -50,6 +51,8 @@ pub(crate) struct SequenceLengths {
     pub(crate) acc: usize,
     pub(crate) outputs: usize,
     pub(crate) cache: CacheType,
+    /// As the plan has it.
+    pub(crate) planned: SequencePlan,
 }
 
 impl SequenceLengths {
@@ -65,8 +68,6 @@ impl SequenceLengths {
         let context = if t.decoder == 0 { 0 } else { max(plan.context, plan.tokens) };
         let tokens = max(encoder_tokens, decoder_tokens);
         let tile = if tokens < TILE { tokens } else { TILE };
-        let store = |layers: usize, capacity: usize| (layers, capacity);
-        let _ = store;
         let (heads, width) = (t.kv_heads, t.head_dim);
         let encoder = StoreShape { layers: (t.encoder > 0) as usize, heads, capacity: encoder_tokens, width };
         let own = StoreShape { layers: t.decoder as usize, heads, capacity: context, width };
@@ -95,6 +96,7 @@ impl SequenceLengths {
             acc: max(acc, spec.features),
             outputs: spec.outputs,
             cache: plan.cache,
+            planned: plan,
         }
     }
 
@@ -211,6 +213,47 @@ impl<'a> SequenceScratch<'a> {
         }
     }
 
+    /// The parts, borrowed at once.
+    pub(crate) fn split(&mut self, dim: usize) -> Split<'_, 'a> {
+        let mantissas = if self.lengths.wide > 0 {
+            Mantissas::Wide(self.wide)
+        } else {
+            Mantissas::Narrow(self.narrow)
+        };
+        Split {
+            stream: StreamMut { mantissas, exponents: self.stream_exponents, dim },
+            hidden: self.hidden,
+            hidden_exponents: self.hidden_exponents,
+            encoder: &mut self.encoder,
+            encoder_valid: self.encoder_valid,
+            tiles: &mut self.tile,
+            rows: &mut self.rows,
+        }
+    }
+
+    /// Whether the buffers are those of a plan of this network.
+    pub(crate) fn check(&self, spec: &Spec, t: &Transformer) -> Result<(), ShapeError> {
+        let l = &self.lengths;
+        let needed = SequenceLengths::of(spec, t, l.planned);
+        let buffers = [
+            ("scratch.stream", needed.narrow, l.narrow),
+            ("scratch.stream", needed.wide, l.wide),
+            ("scratch.hidden", needed.hidden, l.hidden),
+            ("scratch.encoder", needed.encoder.elements(), l.encoder.elements()),
+            ("scratch.encoder", needed.encoder.rows(), l.encoder.rows()),
+            ("scratch.a", needed.a, l.a),
+            ("scratch.b", needed.b, l.b),
+            ("scratch.c", needed.c, l.c),
+            ("scratch.heads", needed.heads, l.heads),
+            ("scratch.acc", needed.acc, l.acc),
+            ("scratch.outputs", needed.outputs, l.outputs),
+        ];
+        match buffers.iter().find(|(_, needed, found)| needed != found) {
+            Some(&(operand, needed, found)) => Err(ShapeError { operand, needed, found }),
+            None => Ok(()),
+        }
+    }
+
     /// Vectors that the last call left: the hidden state of each of its tokens.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -222,6 +265,18 @@ impl<'a> SequenceScratch<'a> {
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
+}
+
+/// A scratch's parts, the stream in one piece.
+#[derive(Debug)]
+pub(crate) struct Split<'s, 'a> {
+    pub(crate) stream: StreamMut<'s>,
+    pub(crate) hidden: &'s mut [i16],
+    pub(crate) hidden_exponents: &'s mut [Exp],
+    pub(crate) encoder: &'s mut Store<'a>,
+    pub(crate) encoder_valid: &'s [u8],
+    pub(crate) tiles: &'s mut Tiles<'a>,
+    pub(crate) rows: &'s mut Rows<'a>,
 }
 
 impl<'a> Cache<'a> {

@@ -144,6 +144,6 @@ pub(super) fn adapter(pool: &Pool, shape: Shape) -> Lora<'static> {
         b_exponent: Exp(-21),
         scaling: Real::int(2),
         dropout: None,
-        extras: Extras::default(),
+        extras: Extras::NONE,
     }
 }
