@@ -145,21 +145,23 @@ def fill(model, adapter, strength):
 
 
 def load_adapter(base, directory, **options):
-    """As a user loads it. PEFT is silent, or only warns, where a tensor finds no place: here that is an error."""
+    """As a user loads it. PEFT is silent, or only warns, where a tensor finds no place or has none: here that is an error."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*missing adapter keys.*")
-        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out is set to False.*")
         model = PeftModel.from_pretrained(base, directory, **options).eval()
     loaded = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
-    for name, tensor in load_file(directory / "adapter_model.safetensors").items():
-        if name.endswith(("embed_tokens.base_layer.weight", "embed_tokens.weight")) and name not in loaded:
-            continue  # an embedding that PEFT saved beside its adapter
-        assert torch.equal(loaded[name], tensor.to(loaded[name].dtype)), f"PEFT did not load {name}"
+    file = load_file(Path(directory) / "adapter_model.safetensors")
+    # Beside an adapter on an embedding PEFT saves the base's own table.
+    file = {name: tensor for name, tensor in file.items() if not name.endswith("embed_tokens.base_layer.weight")}
+    assert set(file) == set(loaded), f"PEFT did not load, or found no {sorted(set(file) ^ set(loaded))}"
+    for name, tensor in file.items():
+        assert torch.equal(loaded[name], tensor.to(loaded[name].dtype)), f"PEFT did not load {name} as it is"
     return model
 
 
 def output(model, inputs):
-    """Logits, or the last hidden state of a model without a head."""
+    """`inputs` go in by their names. Logits, or the last hidden state of a model without a head."""
     result = model(**inputs)
     if isinstance(result, torch.Tensor):
         return result
