@@ -36,6 +36,12 @@ pub enum Activation {
     /// `max(0, ·)`, applied to the exact sum, before it is rounded.
     Relu,
     /// T
+    Gelu,
+    /// T
+    GeluTanh,
+    /// T
+    Silu,
+    /// T
     Tanh,
 }
 
@@ -46,6 +52,10 @@ impl Activation {
         match code {
             0 => Some(Activation::None),
             1 => Some(Activation::Relu),
+            2 => Some(Activation::Gelu),
+            3 => Some(Activation::GeluTanh),
+            4 => Some(Activation::Silu),
+            5 => Some(Activation::Tanh),
             _ => None,
         }
     }
@@ -56,7 +66,7 @@ impl Activation {
     /// restored, because the mask may take the peak.
     pub fn backward(self, y: Tile<'_>, dy: &mut TileMut<'_>) {
         match self {
-            Activation::None | Activation::Tanh => {}
+            Activation::None | Activation::Tanh | Activation::Gelu | Activation::GeluTanh | Activation::Silu => {}
             Activation::Relu => {
                 for (y, (dy, e)) in y.blocks().zip(dy.blocks_mut()) {
                     for (d, &y) in dy.iter_mut().zip(y.mantissas) {

@@ -11,6 +11,7 @@ use ranklet::image::layout::{Dtype, NONE, section};
 use ranklet::image::{Fingerprint, Kind, NewImage, NewSection};
 use ranklet::kernel::I4;
 use ranklet::layer::Activation;
+use ranklet::model::spec::Body;
 use ranklet::model::{HeadKind, LinearSpec, Roles, Spec};
 use sha2::{Digest, Sha256};
 
@@ -122,6 +123,7 @@ pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Co
         linears: specs.len() as u16,
         mean,
         scale,
+        body: Body::Mlp,
     };
     let spec: Vec<u8> = spec.to_bytes().into_iter().chain(specs.iter().flat_map(LinearSpec::to_bytes)).collect();
     let source = Fingerprint(fingerprint::source(base));
