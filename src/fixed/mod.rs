@@ -9,15 +9,17 @@
 //! | [`row_sum`] | exact sums of terms that carry different exponents |
 //! | [`wide_sum`] | exact sums of products that fill 62 bits |
 //! | [`hash`] | randomness without a generator: a hash of (seed, step, site, index) |
-//! | [`exp2`], [`log2`], [`reciprocal`], [`rsqrt`], [`sigmoid`] | nonlinear functions, each with its worst error stated and asserted |
+//! | [`exp2`], [`log2`], [`reciprocal`], [`rsqrt`], [`sigmoid`], [`normal`], [`cossin`] | nonlinear functions, each with its worst error stated and asserted |
 //!
 //! `docs/numerics.md` argues for the whole; each file argues for itself.
 
 pub mod block;
 pub mod byte;
+pub mod cossin;
 pub mod exp2;
 pub mod hash;
 pub mod log2;
+pub mod normal;
 pub mod real;
 pub mod reciprocal;
 pub mod rounding;

@@ -11,6 +11,7 @@
 //! cost `r · (in + out)` multiplications against `in · out`. (Hu et al., "LoRA", arXiv:2106.09685; PEFT's orientation:
 //! A is (r, in), B is (out, r).)
 
+pub use super::activation::Activation;
 use super::dropout::Dropout;
 use super::gradient::{Gradient, TILE, fold};
 use super::{ShapeError, Vector, exactly, first};
@@ -24,62 +25,6 @@ use core::ops::Range;
 
 /// Rows (columns in backward) whose adapter part is computed at a time, on the stack.
 const CHUNK: usize = 32;
-
-/// What follows the sum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum Activation {
-    /// Nothing.
-    #[default]
-    None,
-    /// `max(0, ·)`, applied to the exact sum, before it is rounded.
-    Relu,
-    /// T
-    Gelu,
-    /// T
-    GeluTanh,
-    /// T
-    Silu,
-    /// T
-    Tanh,
-}
-
-impl Activation {
-    /// From its code in a spec.
-    #[must_use]
-    pub const fn from_code(code: u8) -> Option<Activation> {
-        match code {
-            0 => Some(Activation::None),
-            1 => Some(Activation::Relu),
-            2 => Some(Activation::Gelu),
-            3 => Some(Activation::GeluTanh),
-            4 => Some(Activation::Silu),
-            5 => Some(Activation::Tanh),
-            _ => None,
-        }
-    }
-}
-
-impl Activation {
-    /// The gradient before the activation, from the one after it and the output `y`, in place: canonical form is
-    /// restored, because the mask may take the peak.
-    pub fn backward(self, y: Tile<'_>, dy: &mut TileMut<'_>) {
-        match self {
-            Activation::None | Activation::Tanh | Activation::Gelu | Activation::GeluTanh | Activation::Silu => {}
-            Activation::Relu => {
-                for (y, (dy, e)) in y.blocks().zip(dy.blocks_mut()) {
-                    for (d, &y) in dy.iter_mut().zip(y.mantissas) {
-                        if y <= 0 {
-                            *d = 0;
-                        }
-                    }
-                    *e = crate::fixed::block::canonicalize(dy, *e);
-                }
-            }
-        }
-    }
-}
 
 /// A frozen linear layer: `w[o, k] = q[o, k] · scales[o] · 2^exponent`.
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 //! Configuration is `&self`, state is `&mut`, scratch is the caller's; its size is a `const fn` beside the operation.
 //!
 //! * [`linear`]: [`Linear`] with any number of [`Lora`] pairs on it, and its activation
+//! * [`activation`]: ReLU, GELU, SiLU, tanh, and gates
 //! * [`attention`]: one token against the keys it sees
 //! * [`dropout`]: the mask on an adapter's input, drawn by a hash
 //! * [`embedding`]: rows of tables, summed
@@ -11,6 +12,7 @@
 //! * [`norm`]: layer norm and RMS norm
 //! * [`normalize`]: the input's per-feature normalisation
 //! * [`residual`]: the stream that blocks add to
+//! * [`rope`]: rotary positions
 //! * [`vector`]: biases, and the weights of norms
 
 pub mod activation;
@@ -26,9 +28,10 @@ pub mod residual;
 pub mod rope;
 pub mod vector;
 
+pub use activation::Activation;
 pub use attention::Attention;
 pub use dropout::Dropout;
-pub use linear::{Activation, Linear, Lora};
+pub use linear::{Linear, Lora};
 pub use norm::{Norm, NormKind};
 pub use rope::Rope;
 pub use vector::Vector;

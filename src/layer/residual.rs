@@ -1,6 +1,6 @@
 //! The residual stream: one vector a token, in 16 bits, or in 32 where a few channels are far above the rest.
 //!
-//! In a 16-bit block a channel of 10^4 leaves the channels around 1 with two bits; in 32 bits they keep eighteen. What
+//! In a 16-bit block a channel of 10^4 leaves the channels around 1 with two bits; in 32 bits they keep seventeen. What
 //! is added to the stream is added exactly ([`RowSum`]), and rounded once.
 
 use crate::fixed::block::requantize;
@@ -148,7 +148,7 @@ mod tests {
         }
     }
 
-    /// One channel 10^4 times the rest: in 16 bits the rest keeps two of them, in 32 bits eighteen.
+    /// One channel 10^4 times the rest: in 16 bits the rest keeps two of them, in 32 bits seventeen.
     #[test]
     fn a_wide_stream_keeps_what_stands_beside_an_outlier() {
         let row: Vec<i64> = [10_000.0, 1.0, -0.7, 0.3].iter().map(|v| (v * f64::from(1 << 30)) as i64).collect();
@@ -161,7 +161,8 @@ mod tests {
             let relative = |(&v, &r): (&i64, &i64)| (v as f64 * f64::from(e + 30).exp2() / r as f64 - 1.0).abs();
             acc.iter().zip(&row).map(relative).fold(0.0, f64::max)
         };
-        assert!(worst(Mantissas::Wide(&mut [0; 4])) < 1e-5);
+        // Half an LSB of 2^-17 under 0.3.
+        assert!(worst(Mantissas::Wide(&mut [0; 4])) < 1.3e-5);
         assert!(worst(Mantissas::Narrow(&mut [0; 4])) > 0.1);
     }
 }

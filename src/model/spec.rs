@@ -316,10 +316,11 @@ impl Spec {
 impl LinearSpec {
     const fn parse(spec: &[u8], at: usize) -> Result<LinearSpec, ImageError> {
         let role = read!(u32_at(spec, at + 8), at + 8);
-        let activation = match read!(u8_at(spec, at + 12), at + 12) {
-            0 => Activation::None,
-            1 => Activation::Relu,
-            other => return wrong(at + 12, SpecProblem::Unknown(other as u16)),
+        let code = read!(u8_at(spec, at + 12), at + 12);
+        let activation = match Activation::from_code(code) {
+            // The others stand between layers, and are no part of one.
+            Some(fused @ (Activation::None | Activation::Relu)) => fused,
+            _ => return wrong(at + 12, SpecProblem::Unknown(code as u16)),
         };
         let flags = read!(u8_at(spec, at + 13), at + 13);
         if flags != 0 {
