@@ -92,7 +92,9 @@ pub fn read(path: &Path, sites: &[Site]) -> Result<Adapter, PeftError> {
             let problem = format!("`{module}` has {found} but no {missing}; save the adapter again");
             return Err(PeftError::Tensors { path: weights_path, problem });
         };
-        if let Selects::No(why) = config.selects(&module) {
+        // PEFT wraps PyTorch's attention as a whole, and what is inside with it.
+        let selected = module.split(".base_layer.").next().unwrap_or(&module);
+        if let Selects::No(why) = config.selects(selected) {
             let problem = format!("tensors for `{module}`, but {why}; PEFT would not load them");
             return Err(PeftError::Tensors { path: weights_path, problem });
         }
