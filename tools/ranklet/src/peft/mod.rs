@@ -109,7 +109,14 @@ pub fn read(path: &Path, sites: &[Site]) -> Result<Adapter, PeftError> {
             );
             return Err(PeftError::Tensors { path: weights_path, problem });
         }
-        let scaling = config.scaling(&module, a.rows);
+        let mut scaling = config.scaling(&module, a.rows);
+        if module.contains(".base_layer.") {
+            // PEFT adds the pair of a wrapped attention's output to the weight, and then merges the wrapped layer, which
+            // adds it again: whoever trained it, trained it twice.
+            scaling *= 2.0;
+            let warning = format!("`{module}`: PEFT (seen in 0.21) adds this pair twice; so it is stored at twice its scaling");
+            adapter.warnings.push(warning);
+        }
         adapter.pairs.push(Pair::fit(&module, a, b, scaling, sites).map_err(fit)?);
     }
     adapter.pairs.sort_by_key(|p| p.site);
