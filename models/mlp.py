@@ -45,9 +45,9 @@ def save(directory, net, labels=None, mean=None, std=None):
     (directory / SPEC).write_text(json.dumps(spec, indent=2) + "\n")
 
 
-def write(path, tensors):
+def write(path, tensors, metadata=None):
     """`save_file` with the usual permissions: it makes files that nobody else may read."""
-    save_file(tensors, path)
+    save_file(tensors, path, metadata)
     Path(path).chmod(0o644)
 
 

@@ -71,13 +71,15 @@ def save_adapter(model, directory):
     shutil.rmtree(directory, ignore_errors=True)
     model.save_pretrained(directory)
     (directory / "README.md").unlink(missing_ok=True)
-    file = directory / "adapter_config.json"
-    config = json.loads(file.read_text())
-    config["base_model_name_or_path"] = None
-    # PEFT keeps the names in a set, whose order changes from run to run.
-    config["target_modules"] = sorted(config["target_modules"])
-    file.write_text(json.dumps(config, indent=2) + "\n")
-    (directory / "adapter_model.safetensors").chmod(0o644)
+    # Several adapters in one directory have a subdirectory each.
+    for file in sorted(directory.rglob("adapter_config.json")):
+        config = json.loads(file.read_text())
+        config["base_model_name_or_path"] = None
+        # PEFT keeps the names in a set, whose order changes from run to run. A pattern is a string.
+        if isinstance(config["target_modules"], list):
+            config["target_modules"].sort()
+        file.write_text(json.dumps(config, indent=2) + "\n")
+        file.with_name("adapter_model.safetensors").chmod(0o644)
 
 
 def case(name, net, normalise, candidates, count, rank, alpha):

@@ -107,6 +107,12 @@ impl<'a> TileMut<'a> {
         self.mantissas.chunks_exact_mut(width).zip(self.exponents.iter_mut())
     }
 
+    /// The same tile, borrowed for a shorter time.
+    #[must_use]
+    pub fn reborrow(&mut self) -> TileMut<'_> {
+        TileMut { mantissas: self.mantissas, exponents: self.exponents }
+    }
+
     /// The same tile, to be read.
     #[must_use]
     pub fn as_tile(&self) -> Tile<'_> {

@@ -4,23 +4,29 @@
 //! |---|---|
 //! | [`rounding`] | the named roundings; nothing else in the crate drops a bit |
 //! | [`block`] | block floating point: `i16` mantissas under one exponent ([`Block`], [`Tile`]) |
+//! | [`byte`] | blocks of bytes, for what is kept long |
 //! | [`real`] | [`Real`], a 31-bit scalar for hyper-parameters, scalings and losses |
 //! | [`row_sum`] | exact sums of terms that carry different exponents |
+//! | [`wide_sum`] | exact sums of products that fill 62 bits |
 //! | [`hash`] | randomness without a generator: a hash of (seed, step, site, index) |
-//! | [`exp2`], [`log2`], [`reciprocal`], [`rsqrt`], [`sigmoid`] | nonlinear functions, each with its worst error stated and asserted |
+//! | [`exp2`], [`log2`], [`reciprocal`], [`rsqrt`], [`sigmoid`], [`normal`], [`cossin`] | nonlinear functions, each with its worst error stated and asserted |
 //!
 //! `docs/numerics.md` argues for the whole; each file argues for itself.
 
 pub mod block;
+pub mod byte;
+pub mod cossin;
 pub mod exp2;
 pub mod hash;
 pub mod log2;
+pub mod normal;
 pub mod real;
 pub mod reciprocal;
 pub mod rounding;
 pub mod row_sum;
 pub mod rsqrt;
 pub mod sigmoid;
+pub mod wide_sum;
 
 pub use block::{Block, Exp, Tile, TileMut};
 pub use real::Real;

@@ -93,6 +93,14 @@ pub mod section {
     pub const INPUT_MEAN: u16 = 5;
     /// Input normalisation, the factor (one over the deviation): i32 mantissas, (features).
     pub const INPUT_SCALE: u16 = 6;
+    /// A norm's weight: i32 mantissas, (width).
+    pub const NORM_WEIGHT: u16 = 7;
+    /// Rotary positions: the angle a position of each frequency, in 2^-32 turns, (head_dim/2).
+    pub const ROPE: u16 = 8;
+    /// Relative positions: what a bucket adds to a score, in 2^-16 octaves, (heads, buckets).
+    pub const RELATIVE_BIAS: u16 = 9;
+    /// Relative positions: the bucket of a distance: u8, (directions, distances).
+    pub const BUCKETS: u16 = 10;
     /// An adapter's table of [`LoraRecord`](crate::image::LoraRecord)s.
     pub const LORA_RECORDS: u16 = 16;
     /// An adapter's high plane: what the kernels read.
@@ -117,7 +125,7 @@ pub mod section {
     /// Whether this version knows what to do with it.
     #[must_use]
     pub const fn is_known(kind: u16) -> bool {
-        matches!(kind, WEIGHT..=INPUT_SCALE | LORA_RECORDS | LORA_HIGH) || kind & SKIPPABLE != 0
+        matches!(kind, WEIGHT..=BUCKETS | LORA_RECORDS | LORA_HIGH) || kind & SKIPPABLE != 0
     }
 }
 

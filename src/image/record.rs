@@ -15,11 +15,15 @@ pub const MAX_RANK: usize = 64;
 ///   | site | rank | inputs | outputs | A offset | B offset | A exponent | B exponent |
 ///   | u16  | u16  | u32    | u32     | u32      | u32      | i16        | i16        |
 ///   +------+------+--------+---------+----------+----------+------------+------------+
-///  24                 28                 30      32                                  48
-///   +------------------+------------------+-------+-----------------------------------+
-///   | scaling mantissa | scaling exponent | flags | reserved = 0, 16 bytes            |
-///   +------------------+------------------+-------+-----------------------------------+
+///  24                 28                 30      32            36            40              42              44  48
+///   +------------------+------------------+-------+-------------+-------------+---------------+---------------+---+
+///   | scaling mantissa | scaling exponent | flags | gain offset | bias offset | gain exponent | bias exponent | 0 |
+///   | i32              | i16              | u16   | u32         | u32         | i16           | i16           |u32|
+///   +------------------+------------------+-------+-------------+-------------+---------------+---------------+---+
 /// ```
+///
+/// Gain (DoRA's g − 1) and bias (what is added to the layer's own) are vectors of `outputs` elements of the high
+/// plane; flags say whether they are there, and their exponents are those of the high plane itself.
 ///
 /// Offsets count elements from the start of each plane (high and low alike). Exponents are those of the 32-bit
 /// masters: `value = (high · 65536 + low) · 2^exponent`, so the high plane alone stands under `exponent + 16`.
@@ -46,10 +50,18 @@ pub struct LoraRecord {
     pub scaling_mantissa: i32,
     /// The scaling's exponent.
     pub scaling_exponent: i16,
-    /// Reserved, 0.
+    /// [`GAIN`](LoraRecord::GAIN), [`BIAS`](LoraRecord::BIAS), [`WHOLE`](LoraRecord::WHOLE); the others are 0.
     pub flags: u16,
+    /// The gain, `(outputs)`, if there is one; 0 otherwise.
+    pub gain_offset: u32,
+    /// The bias, `(outputs)`, if there is one; 0 otherwise.
+    pub bias_offset: u32,
+    /// Of the gain.
+    pub gain_exponent: i16,
+    /// Of the bias.
+    pub bias_exponent: i16,
     /// Reserved, 0.
-    pub reserved: [u32; 4],
+    pub reserved: u32,
 }
 
 /// What is wrong with a record.
@@ -77,6 +89,13 @@ pub enum RecordProblem {
 }
 
 impl LoraRecord {
+    /// There is a gain.
+    pub const GAIN: u16 = 1;
+    /// There is a bias.
+    pub const BIAS: u16 = 2;
+    /// A and B hold the difference of a layer that was trained whole (PEFT's `modules_to_save`).
+    pub const WHOLE: u16 = 4;
+
     /// The scaling s.
     #[must_use]
     pub const fn scaling(&self) -> Real {
@@ -109,6 +128,29 @@ impl LoraRecord {
         plane.get(at..at.saturating_add(self.b_len())).unwrap_or(&[])
     }
 
+    /// The gain and its exponent, if there is one.
+    #[must_use]
+    pub fn gain_of<'p>(&self, high: &'p [i16]) -> Option<(&'p [i16], Exp)> {
+        self.extra(LoraRecord::GAIN, self.gain_offset, self.gain_exponent, high)
+    }
+
+    /// The bias and its exponent, if there is one.
+    #[must_use]
+    pub fn bias_of<'p>(&self, high: &'p [i16]) -> Option<(&'p [i16], Exp)> {
+        self.extra(LoraRecord::BIAS, self.bias_offset, self.bias_exponent, high)
+    }
+
+    fn extra<'p>(&self, flag: u16, at: u32, exponent: i16, high: &'p [i16]) -> Option<(&'p [i16], Exp)> {
+        let (at, len) = (at as usize, self.outputs as usize);
+        (self.flags & flag != 0).then(|| (high.get(at..at.saturating_add(len)).unwrap_or(&[]), Exp(exponent)))
+    }
+
+    /// Whether it has more than A and B: such a record is used, but not trained.
+    #[must_use]
+    pub const fn has_extras(&self) -> bool {
+        self.flags & (LoraRecord::GAIN | LoraRecord::BIAS) != 0
+    }
+
     /// The exponent of a tensor's high plane, from that of its masters.
     #[must_use]
     pub const fn high_exponent(master: i16) -> Exp {
@@ -133,11 +175,18 @@ impl LoraRecord {
         if !fits(end(self.a_offset, self.a_len())) || !fits(end(self.b_offset, self.b_len())) {
             return Err(RecordProblem::Range);
         }
+        let extra = |flag: u16, at: u32| self.flags & flag == 0 || fits(end(at, self.outputs as usize));
+        if !extra(LoraRecord::GAIN, self.gain_offset) || !extra(LoraRecord::BIAS, self.bias_offset) {
+            return Err(RecordProblem::Range);
+        }
         let sane = |e: i16| e == Exp::ZERO.0 || (-1024..=1024).contains(&e);
+        if !sane(self.gain_exponent) || !sane(self.bias_exponent) {
+            return Err(RecordProblem::Exponent);
+        }
         if !sane(self.a_exponent) || !sane(self.b_exponent) || !sane(self.scaling_exponent) {
             return Err(RecordProblem::Exponent);
         }
-        if self.flags != 0 || self.reserved != [0; 4] {
+        if self.flags & !(LoraRecord::GAIN | LoraRecord::BIAS | LoraRecord::WHOLE) != 0 || self.reserved != 0 {
             return Err(RecordProblem::Flags(self.flags));
         }
         Ok(())

@@ -64,6 +64,20 @@ impl Weights<'_> {
         }
     }
 
+    /// Some rows of the matrix.
+    #[must_use]
+    pub fn rows(self, inputs: usize, rows: core::ops::Range<usize>) -> Self {
+        let part = |width: usize| rows.start * width..rows.end * width;
+        match self {
+            Weights::I8(w) => Weights::I8(w.get(part(inputs)).unwrap_or(&[])),
+            Weights::I16(w) => Weights::I16(w.get(part(inputs)).unwrap_or(&[])),
+            Weights::I4(w) => Weights::I4(I4 {
+                nibbles: w.nibbles.get(part(I4::row_bytes(inputs))).unwrap_or(&[]),
+                groups: w.groups.get(part(I4::row_groups(inputs))).unwrap_or(&[]),
+            }),
+        }
+    }
+
     /// `W x` on the active leaf; shapes as [`generic::product_i8`].
     pub fn product(&self, inputs: usize, x: &[i16], acc: &mut [i64]) {
         match *self {

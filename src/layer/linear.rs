@@ -11,59 +11,20 @@
 //! cost `r · (in + out)` multiplications against `in · out`. (Hu et al., "LoRA", arXiv:2106.09685; PEFT's orientation:
 //! A is (r, in), B is (out, r).)
 
+pub use super::activation::Activation;
 use super::dropout::Dropout;
 use super::gradient::{Gradient, TILE, fold};
-use super::{ShapeError, exactly, first};
+use super::{ShapeError, Vector, exactly, first};
 use crate::fixed::block::{Block, requantize};
-use crate::fixed::rounding::ceil_log2;
+use crate::fixed::rounding::{bit_length, ceil_log2, shift_half_even_saturating_i32, shift_right_half_even};
 use crate::fixed::row_sum::RowSum;
 use crate::fixed::{Exp, Real, Tile, TileMut};
 use crate::image::MAX_RANK;
 use crate::kernel::{Weights, active};
+use core::ops::Range;
 
 /// Rows (columns in backward) whose adapter part is computed at a time, on the stack.
 const CHUNK: usize = 32;
-
-/// What follows the sum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum Activation {
-    /// Nothing.
-    #[default]
-    None,
-    /// `max(0, ·)`, applied to the exact sum, before it is rounded.
-    Relu,
-}
-
-impl Activation {
-    /// The gradient before the activation, from the one after it and the output `y`, in place: canonical form is
-    /// restored, because the mask may take the peak.
-    pub fn backward(self, y: Tile<'_>, dy: &mut TileMut<'_>) {
-        match self {
-            Activation::None => {}
-            Activation::Relu => {
-                for (y, (dy, e)) in y.blocks().zip(dy.blocks_mut()) {
-                    for (d, &y) in dy.iter_mut().zip(y.mantissas) {
-                        if y <= 0 {
-                            *d = 0;
-                        }
-                    }
-                    *e = crate::fixed::block::canonicalize(dy, *e);
-                }
-            }
-        }
-    }
-}
-
-/// A bias: `value = mantissa · 2^exponent`.
-#[derive(Clone, Copy, Debug)]
-pub struct Bias<'a> {
-    /// `(outputs)`, |m| < 2^31.
-    pub mantissas: &'a [i32],
-    /// Of all of them.
-    pub exponent: i16,
-}
 
 /// A frozen linear layer: `w[o, k] = q[o, k] · scales[o] · 2^exponent`.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +40,7 @@ pub struct Linear<'a> {
     /// Of all weights.
     pub exponent: i16,
     /// `(outputs)`, if any.
-    pub bias: Option<Bias<'a>>,
+    pub bias: Option<Vector<'a>>,
     /// What follows the sum.
     pub activation: Activation,
 }
@@ -101,6 +62,25 @@ pub struct Lora<'a> {
     pub scaling: Real,
     /// While training only.
     pub dropout: Option<Dropout>,
+    /// What it adds beside `s · B (A x)`, if anything.
+    pub extras: Extras<'a>,
+}
+
+/// Parts that some adapters have and most do not.
+#[derive(Clone, Copy, Debug)]
+pub struct Extras<'a> {
+    /// DoRA (arXiv:2402.09353): `g − 1` of every output, so that `(g − 1) ⊙ W x` is added; B holds `g ⊙ B` then.
+    /// `(outputs)`.
+    pub gain: Option<(&'a [i16], Exp)>,
+    /// What is added to the bias, `(outputs)`.
+    pub bias: Option<(&'a [i16], Exp)>,
+    /// What the caller scales both by; A and B have it in their scaling.
+    pub factor: Real,
+}
+
+impl Extras<'_> {
+    /// None.
+    pub const NONE: Extras<'static> = Extras { gain: None, bias: None, factor: Real::ONE };
 }
 
 /// The buffers that a layer computes in. Contents mean nothing between calls.
@@ -161,7 +141,21 @@ impl<'a> Linear<'a> {
             return Err(ShapeError { operand: "rank", needed: MAX_RANK, found: lora.rank });
         }
         exactly("A", lora.rank * self.inputs, lora.a.len())?;
-        exactly("B", lora.rank * self.outputs, lora.b.len())
+        exactly("B", lora.rank * self.outputs, lora.b.len())?;
+        lora.extras.gain.map_or(Ok(()), |(g, _)| exactly("gain", self.outputs, g.len()))?;
+        lora.extras.bias.map_or(Ok(()), |(b, _)| exactly("adapter's bias", self.outputs, b.len()))
+    }
+
+    /// The layer that has only some of the outputs.
+    #[must_use]
+    pub fn rows(&self, rows: Range<usize>) -> Linear<'a> {
+        Linear {
+            weights: self.weights.rows(self.inputs, rows.clone()),
+            outputs: rows.len(),
+            scales: self.scales.get(rows.clone()).unwrap_or(&[]),
+            bias: self.bias.map(|b| Vector { mantissas: b.mantissas.get(rows).unwrap_or(&[]), ..b }),
+            ..*self
+        }
     }
 
     /// `y = act(W x + b + Σ s · B (A x))`.
@@ -199,16 +193,15 @@ impl<'a> Linear<'a> {
                 *a = a.wrapping_mul(i64::from(s)); // < 2^(7 or 15 + 15 + 17 + 16) ≤ 2^63
             }
             let bits = self.weights.bits() + 15 + ceil_log2(self.inputs) + 16;
-            let mut row = RowSum::new(acc, i32::from(self.exponent) + x.exponent.get(), bits);
+            let (exponent, bits) = gained(loras.clone(), acc, i32::from(self.exponent) + x.exponent.get(), bits);
+            let mut row = RowSum::new(acc, exponent, bits);
             if let Some(bias) = self.bias {
-                let joined = row.join(i32::from(bias.exponent), 31);
-                for (a, &b) in row.values_mut().iter_mut().zip(bias.mantissas) {
-                    *a += joined.align(i64::from(b));
-                }
+                bias.add_to(&mut row);
             }
             for lora in loras.clone() {
                 let x = lora.masked(token * self.inputs, x, scratch.masked);
                 lora.add_forward(self.inputs, x, &mut row);
+                lora.add_bias(&mut row);
             }
             let (values, exponent) = row.finish();
             if self.activation == Activation::Relu {
@@ -310,7 +303,55 @@ impl<'a> Linear<'a> {
     }
 }
 
+/// Fraction bits of a gain, 1 + Σ (g − 1): ±128 in all.
+const GAIN_FRACTION: i32 = 24;
+
+/// Multiplies a row by the gains of all adapters that have one; returns its exponent and bits.
+///
+/// The row keeps 31 bits, rounded half to even, so that it takes the 31 bits of a gain.
+fn gained<'l>(loras: impl Iterator<Item = Lora<'l>> + Clone, row: &mut [i64], exponent: i32, bits: u32) -> (i32, u32) {
+    if loras.clone().all(|l| l.extras.gain.is_none()) {
+        return (exponent, bits);
+    }
+    let excess = bit_length(row.iter().fold(0, |u, v| u | v.unsigned_abs())).saturating_sub(31);
+    for (o, v) in row.iter_mut().enumerate() {
+        let of = |l: Lora<'l>| {
+            let (gain, e) = l.extras.gain?;
+            let (factor, f) = l.extras.factor.to_parts_16();
+            let product = i64::from(*gain.get(o)?) * i64::from(factor);
+            Some(shift_half_even_saturating_i32(product, -(e.get() + f + GAIN_FRACTION)))
+        };
+        let gain = loras.clone().filter_map(of).fold(1 << GAIN_FRACTION, i32::saturating_add);
+        *v = shift_right_half_even(*v, excess) * i64::from(gain);
+    }
+    (exponent + excess as i32 - GAIN_FRACTION, 62)
+}
+
+impl<'a> Lora<'a> {
+    /// The adapter of the layer that has only some of the outputs.
+    #[must_use]
+    pub fn rows(&self, rows: Range<usize>) -> Lora<'a> {
+        let part = |vector: Option<(&'a [i16], Exp)>| vector.map(|(v, e)| (v.get(rows.clone()).unwrap_or(&[]), e));
+        let b = self.b.get(rows.start * self.rank..rows.end * self.rank).unwrap_or(&[]);
+        let extras = Extras { gain: part(self.extras.gain), bias: part(self.extras.bias), ..self.extras };
+        Lora { b, extras, ..*self }
+    }
+}
+
 impl Lora<'_> {
+    /// Adds what it adds to the bias.
+    fn add_bias(&self, row: &mut RowSum<'_>) {
+        let Some((bias, e)) = self.extras.bias else { return };
+        let (factor, f) = self.extras.factor.to_parts_16();
+        if e == Exp::ZERO || factor == 0 {
+            return;
+        }
+        let joined = row.join(e.get() + f, 15 + 17);
+        for (v, &b) in row.values_mut().iter_mut().zip(bias) {
+            *v += joined.align(i64::from(b) * i64::from(factor));
+        }
+    }
+
     /// `x` with the dropped elements zeroed, in `buffer`; `x` itself without dropout.
     fn masked<'x>(&self, first: usize, x: Block<'x>, buffer: &'x mut [i16]) -> Block<'x> {
         match (self.dropout, buffer.get_mut(..x.mantissas.len())) {

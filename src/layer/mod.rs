@@ -3,19 +3,38 @@
 //! Configuration is `&self`, state is `&mut`, scratch is the caller's; its size is a `const fn` beside the operation.
 //!
 //! * [`linear`]: [`Linear`] with any number of [`Lora`] pairs on it, and its activation
+//! * [`activation`]: ReLU, GELU, SiLU, tanh, and gates
+//! * [`attention`]: one token against the keys it sees
 //! * [`dropout`]: the mask on an adapter's input, drawn by a hash
+//! * [`embedding`]: rows of tables, summed
 //! * [`gradient`]: where dA and dB accumulate
 //! * [`head`]: what a network's last vector means
+//! * [`norm`]: layer norm and RMS norm
 //! * [`normalize`]: the input's per-feature normalisation
+//! * [`residual`]: the stream that blocks add to
+//! * [`rope`]: rotary positions
+//! * [`vector`]: biases, and the weights of norms
 
+pub mod activation;
+pub mod attention;
 pub mod dropout;
+pub mod embedding;
 pub mod gradient;
 pub mod head;
 pub mod linear;
+pub mod norm;
 pub mod normalize;
+pub mod residual;
+pub mod rope;
+pub mod vector;
 
+pub use activation::Activation;
+pub use attention::Attention;
 pub use dropout::Dropout;
-pub use linear::{Activation, Bias, Linear, Lora};
+pub use linear::{Linear, Lora};
+pub use norm::{Norm, NormKind};
+pub use rope::Rope;
+pub use vector::Vector;
 
 /// An operand has another size than its layer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

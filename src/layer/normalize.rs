@@ -57,6 +57,16 @@ impl<'a> Input<'a> {
         self.len() == 0
     }
 
+    /// Some of the samples; none where the range reaches beyond them.
+    #[must_use]
+    pub fn part(&self, range: core::ops::Range<usize>) -> Input<'a> {
+        match *self {
+            Input::I16(s, e) => Input::I16(s.get(range).unwrap_or(&[]), e),
+            Input::U8(s, e) => Input::U8(s.get(range).unwrap_or(&[]), e),
+            Input::I32(s, e) => Input::I32(s.get(range).unwrap_or(&[]), e),
+        }
+    }
+
     /// The samples' exponent.
     #[must_use]
     pub const fn exponent(&self) -> Exp {

@@ -10,6 +10,7 @@ use crate::image::layout::{Dtype, section};
 use crate::image::record::RecordProblem;
 use crate::image::{Fingerprint, Head, ImageError, Kind, LoraRecord, Section};
 use crate::layer::Lora;
+use crate::layer::linear::Extras;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// Why an adapter cannot be used.
@@ -192,7 +193,7 @@ impl<'a> Active<'a> {
         let index = self.records.binary_search_by_key(&site, |r| r.site).ok()?;
         let r = self.records.get(index)?;
         let scaling = r.scaling().mul(self.factor);
-        (!scaling.is_zero()).then(|| Lora {
+        (!self.factor.is_zero() && (!scaling.is_zero() || r.has_extras())).then(|| Lora {
             rank: usize::from(r.rank),
             a: r.a_of(self.high),
             a_exponent: LoraRecord::high_exponent(r.a_exponent),
@@ -200,6 +201,7 @@ impl<'a> Active<'a> {
             b_exponent: LoraRecord::high_exponent(r.b_exponent),
             scaling,
             dropout: None,
+            extras: Extras { gain: r.gain_of(self.high), bias: r.bias_of(self.high), factor: self.factor },
         })
     }
 }

@@ -2,6 +2,8 @@
 //! [`Workspace`] is split by a plan.
 
 use super::plan::{Plan, Scratch};
+use super::transformer::scratch::SequenceScratch;
+use super::transformer::store::Cache;
 pub use crate::memory::Workspace;
 use core::cell::{Cell, UnsafeCell};
 use critical_section::Mutex;
@@ -23,6 +25,8 @@ pub enum ArenaError {
     },
     /// The plan was made for inference alone: add [`Plan::train`].
     NotPlanned,
+    /// The plan is of another kind of network than the call is for.
+    Architecture,
 }
 
 impl core::fmt::Display for ArenaError {
@@ -31,6 +35,12 @@ impl core::fmt::Display for ArenaError {
             ArenaError::Taken => write!(f, "the arena has been taken before"),
             ArenaError::TooSmall { needed, available } => {
                 write!(f, "the plan needs {needed} bytes, the arena has {available}: {} too few", needed - available)
+            }
+            ArenaError::Architecture => {
+                write!(
+                    f,
+                    "the plan is another kind of network's: `sequence` is for transformers, `scratch` for the others"
+                )
             }
             ArenaError::NotPlanned => write!(f, "the plan was made for inference alone"),
         }
@@ -98,8 +108,22 @@ impl<'a> Workspace<'a> {
     /// # Errors
     /// [`ArenaError::TooSmall`].
     pub fn scratch(mut self, plan: &Plan<'_>) -> Result<Scratch<'a>, ArenaError> {
+        if plan.sequence_lengths().is_some() {
+            return Err(ArenaError::Architecture);
+        }
         self.reserve(plan.scratch_bytes())?;
         Ok(self.carve_scratch(plan))
+    }
+
+    /// The buffers of a transformer, and what its decoder keeps between calls.
+    ///
+    /// # Errors
+    /// [`ArenaError::TooSmall`]; [`ArenaError::Architecture`] where the network is none.
+    pub fn sequence(mut self, plan: &Plan<'_>) -> Result<(SequenceScratch<'a>, Cache<'a>), ArenaError> {
+        let lengths = plan.sequence_lengths().ok_or(ArenaError::Architecture)?;
+        self.reserve(lengths.scratch_bytes() + lengths.cache_bytes())?;
+        let scratch = SequenceScratch::carve(lengths, &mut self);
+        Ok((scratch, Cache::carve(lengths, &mut self)))
     }
 
     pub(crate) fn reserve(&self, needed: usize) -> Result<(), ArenaError> {

@@ -6,19 +6,21 @@ pub mod must_fit;
 pub mod plan;
 pub mod run;
 pub mod spec;
+pub mod transformer;
 
 pub use adapter::{Active, Adapter, AdapterError, AdapterParts};
 pub use arena::{Arena, ArenaError, Workspace};
 pub use plan::{LearnLengths, Plan, Scratch, Train};
 pub use run::{RunError, Runner};
 pub use spec::{HeadKind, LinearSpec, Roles, Spec};
+pub use transformer::{Cache, CacheType, Pass, Sequence, SequenceScratch};
 
 use crate::fixed::Block;
 use crate::image::layout::{Dtype, section};
 use crate::image::{Fingerprint, Head, ImageError, Section};
 use crate::kernel::{I4, Weights};
 use crate::layer::normalize::{Input, Normalize};
-use crate::layer::{Bias, Linear};
+use crate::layer::{Linear, Vector};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// A frozen base, checked and read in place. It never holds adapters: those are given to each call.
@@ -110,6 +112,11 @@ impl<'a> Model<'a> {
                 activation: crate::layer::Activation::None,
             };
         };
+        self.linear_of(&s)
+    }
+
+    /// The layer, or the table, that a record describes.
+    fn linear_of(&self, s: &LinearSpec) -> Linear<'a> {
         let weight = self.head.section(self.bytes, s.weight);
         let exponent_of = |section: Option<Section>| section.map_or(0, |s| s.exponent);
         let row_scale = self.head.section(self.bytes, s.row_scale);
@@ -128,7 +135,7 @@ impl<'a> Model<'a> {
             outputs: s.outputs,
             scales: self.slice(row_scale),
             exponent: exponent_of(row_scale),
-            bias: bias.map(|b| Bias { mantissas: self.slice(Some(b)), exponent: b.exponent }),
+            bias: bias.map(|b| Vector { mantissas: self.slice(Some(b)), exponent: b.exponent }),
             activation: s.activation,
         }
     }

@@ -1,6 +1,8 @@
 //! [`Plan`]: every byte of RAM that a network needs, told at compile time from the head of its image.
 
 use super::spec::{LinearSpec, Roles, Spec};
+use super::transformer::scratch::{SequenceLengths, SequencePlan};
+use super::transformer::store::CacheType;
 use crate::fixed::Real;
 use crate::image::{Head, Image, ImageError, LoraRecord};
 use crate::layer::Linear;
@@ -173,6 +175,7 @@ pub struct Plan<'a> {
     head: Head,
     spec: Spec,
     train: Option<Train>,
+    sequence: SequencePlan,
 }
 
 impl Plan<'static> {
@@ -207,8 +210,56 @@ impl<'a> Plan<'a> {
             Err(e) => return Err(e),
         };
         match Spec::parse(&head, bytes) {
-            Ok(spec) => Ok(Plan { bytes, head, spec, train: None }),
+            Ok(spec) => {
+                let longest = if let Some(t) = spec.transformer() { t.positions } else { 1 };
+                let tokens = if longest < 32 { longest } else { 32 };
+                let sequence = SequencePlan { tokens, source: tokens, context: tokens, cache: CacheType::I16 };
+                Ok(Plan { bytes, head, spec, train: None, sequence })
+            }
             Err(e) => Err(e),
+        }
+    }
+
+    /// Tokens a call may have, at most: for an encoder, and for a decoder's piece of text. Default: 32, or what the
+    /// network can, if that is less. (Only a transformer has tokens.)
+    #[must_use]
+    pub const fn tokens(self, tokens: usize) -> Plan<'a> {
+        Plan { sequence: SequencePlan { tokens, ..self.sequence }, ..self }
+    }
+
+    /// Tokens of the encoder's input, where a decoder looks at it. Default as [`tokens`](Plan::tokens).
+    #[must_use]
+    pub const fn source(self, source: usize) -> Plan<'a> {
+        Plan { sequence: SequencePlan { source, ..self.sequence }, ..self }
+    }
+
+    /// Tokens that a decoder remembers, those of the call included. Default as [`tokens`](Plan::tokens).
+    #[must_use]
+    pub const fn context(self, context: usize) -> Plan<'a> {
+        Plan { sequence: SequencePlan { context, ..self.sequence }, ..self }
+    }
+
+    /// How a decoder remembers. Default: [`CacheType::I16`].
+    #[must_use]
+    pub const fn cache(self, cache: CacheType) -> Plan<'a> {
+        Plan { sequence: SequencePlan { cache, ..self.sequence }, ..self }
+    }
+
+    /// The lengths of a transformer's buffers; `None` for another network.
+    #[must_use]
+    pub(crate) const fn sequence_lengths(&self) -> Option<SequenceLengths> {
+        match self.spec.transformer() {
+            Some(t) => Some(SequenceLengths::of(&self.spec, t, self.sequence)),
+            None => None,
+        }
+    }
+
+    /// Bytes of what a decoder remembers; 0 for a network without one.
+    #[must_use]
+    pub const fn cache_bytes(&self) -> usize {
+        match self.sequence_lengths() {
+            Some(l) => l.cache_bytes(),
+            None => 0,
         }
     }
 
@@ -239,12 +290,15 @@ impl<'a> Plan<'a> {
     /// Bytes of RAM in all: what the [`Arena`](super::Arena) must hold.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.scratch_bytes() + self.learn_bytes()
+        self.scratch_bytes() + self.cache_bytes() + self.learn_bytes()
     }
 
     /// Bytes of the buffers that inference and training compute in.
     #[must_use]
     pub const fn scratch_bytes(&self) -> usize {
+        if let Some(l) = self.sequence_lengths() {
+            return l.scratch_bytes();
+        }
         let l = self.scratch_lengths();
         carved_bytes::<i64>(l.acc)
             + 2 * carved_bytes::<i16>(l.vector)
@@ -312,6 +366,10 @@ impl<'a> Plan<'a> {
         let Some(train) = self.train else {
             return None;
         };
+        // Attention does not learn yet.
+        if self.spec.transformer().is_some() {
+            return None;
+        }
         let (mut records, mut parameters, mut trace) = (0, 0, self.spec.outputs);
         let mut site = 0;
         while let Some(l) = self.linear(site) {
@@ -363,6 +421,6 @@ impl<'a> Plan<'a> {
     }
 }
 
-const fn max(a: usize, b: usize) -> usize {
+pub(crate) const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
 }

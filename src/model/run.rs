@@ -31,6 +31,43 @@ pub enum RunError {
     },
     /// A buffer is too small: the scratch was split by the plan of another network.
     Shape(ShapeError),
+    /// The call is for another kind of network: `infer` for perceptrons, `encode` and `decode` for transformers that
+    /// have such a stack.
+    Architecture,
+    /// There is no such token in the vocabulary.
+    Token {
+        /// Its place in the sequence.
+        index: usize,
+        /// The token.
+        found: u32,
+        /// Tokens there are.
+        vocab: usize,
+    },
+    /// The sequence is empty, or longer than the network or the plan allows.
+    Length {
+        /// Tokens.
+        found: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// The text is longer than the cache: plan a longer context, or start anew.
+    Context {
+        /// Tokens, those of the call included.
+        needed: usize,
+        /// What the cache can hold.
+        capacity: usize,
+    },
+    /// Tokens of one kind where the network takes the other: numbers of a vocabulary, or feature vectors.
+    InputKind,
+    /// The decoder looks at an encoder's output, and there is none: call `encode` first.
+    NoSource,
+    /// The last call left no such token.
+    Index {
+        /// Its place.
+        found: usize,
+        /// Tokens there are.
+        len: usize,
+    },
 }
 
 impl core::fmt::Display for RunError {
@@ -43,6 +80,30 @@ impl core::fmt::Display for RunError {
                 write!(f, "adapter {index} belongs to the base {found}, this one is {expected}")
             }
             RunError::Shape(e) => write!(f, "scratch of another network's plan: {e}"),
+            RunError::Architecture => {
+                write!(
+                    f,
+                    "the network is of another kind than the call is for: perceptrons infer, transformers encode or decode"
+                )
+            }
+            RunError::Token { index, found, vocab } => {
+                write!(f, "token {found} at place {index}, but the vocabulary has {vocab} tokens, from 0")
+            }
+            RunError::Length { found, limit } => {
+                write!(
+                    f,
+                    "the sequence has {found} tokens; there is room for 1 to {limit} (plan more tokens, if the network can)"
+                )
+            }
+            RunError::Context { needed, capacity } => write!(
+                f,
+                "the text has {needed} tokens, the cache holds {capacity}: plan a longer context, or clear the cache"
+            ),
+            RunError::InputKind => {
+                write!(f, "the network takes the other kind of sequence: tokens of a vocabulary, or feature vectors")
+            }
+            RunError::NoSource => write!(f, "the decoder looks at an encoder's output: call encode first"),
+            RunError::Index { found, len } => write!(f, "token {found} is asked for; the last call left {len}, from 0"),
         }
     }
 }
@@ -76,16 +137,14 @@ impl<'m, 'l> Runner<'m, 'l> {
         input: Input<'_>,
         adapters: &'l [Active<'l>],
     ) -> Result<Runner<'m, 'l>, RunError> {
+        if model.spec().transformer().is_some() {
+            return Err(RunError::Architecture);
+        }
         let (expected, found) = (model.spec().features, input.len());
         if expected != found {
             return Err(RunError::Input { expected, found });
         }
-        for (index, adapter) in adapters.iter().enumerate() {
-            let (expected, found) = (model.source(), adapter.source());
-            if expected != found {
-                return Err(RunError::Adapter { index, expected, found });
-            }
-        }
+        check_adapters(model, adapters)?;
         let [x, _] = &mut scratch.vectors;
         let x = crate::layer::first("scratch.vectors", x, expected)?;
         let exponent = Normalize::forward(model.normalize().as_ref(), input, x, scratch.acc)?;
@@ -128,4 +187,15 @@ impl<'m, 'l> Runner<'m, 'l> {
         let y = if self.next.is_multiple_of(2) { even } else { odd };
         Block { mantissas: y.get(..self.width).unwrap_or(&[]), exponent: self.exponent }
     }
+}
+
+/// Whether all adapters belong to the model.
+pub(crate) fn check_adapters(model: &Model<'_>, adapters: &[Active<'_>]) -> Result<(), RunError> {
+    for (index, adapter) in adapters.iter().enumerate() {
+        let (expected, found) = (model.source(), adapter.source());
+        if expected != found {
+            return Err(RunError::Adapter { index, expected, found });
+        }
+    }
+    Ok(())
 }

@@ -19,6 +19,12 @@
 //!
 //! `mean`, `scale`, `weight`, `bias`, `groups` are indices of directory entries, or 0xFFFF. The directory and the
 //! spec together are all that a memory plan needs, so both are read by `const fn`.
+//!
+//! Architecture 2, the transformer, starts with the same 32 bytes; [`transformer`] tells what follows.
+
+pub mod transformer;
+
+pub use transformer::{BlockSites, Flags, Pool, Position, Stack, Transformer};
 
 use crate::image::head::SpecProblem;
 use crate::image::layout::{Dtype, NONE, section, u8_at, u16_at, u32_at, zeros_at};
@@ -45,6 +51,8 @@ pub enum HeadKind {
     Binary = 2,
     /// Values.
     Regression = 3,
+    /// One logit a token of the vocabulary: the next token.
+    Language = 4,
 }
 
 /// The part that a linear layer plays: adapters are chosen by it. A set of bits; sets are joined by `|`, and in constants
@@ -58,6 +66,28 @@ impl Roles {
     pub const HIDDEN: Roles = Roles(1);
     /// The last layer of a network with a head.
     pub const HEAD: Roles = Roles(2);
+    /// Queries of an attention.
+    pub const Q: Roles = Roles(4);
+    /// Keys of an attention.
+    pub const K: Roles = Roles(8);
+    /// Values of an attention.
+    pub const V: Roles = Roles(16);
+    /// The output of an attention.
+    pub const O: Roles = Roles(32);
+    /// The gate of a feed-forward.
+    pub const GATE: Roles = Roles(64);
+    /// The first layer of a feed-forward.
+    pub const UP: Roles = Roles(128);
+    /// The last layer of a feed-forward.
+    pub const DOWN: Roles = Roles(256);
+    /// Said of the four of a cross-attention, beside their own.
+    pub const CROSS: Roles = Roles(512);
+    /// The layer between the pooled vector and the head.
+    pub const POOLER: Roles = Roles(1024);
+    /// The projection of continuous features.
+    pub const INPUT: Roles = Roles(2048);
+    /// One layer for queries, keys and values together.
+    pub const QKV: Roles = Roles(4 + 8 + 16);
     /// Every linear layer.
     pub const ALL: Roles = Roles(u32::MAX);
 
@@ -82,12 +112,22 @@ impl core::ops::BitOr for Roles {
     }
 }
 
-/// A multilayer perceptron, as its spec says. Checked against the directory.
+/// What stands between input and output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Body {
+    /// The linear layers, one after the other.
+    Mlp,
+    /// Blocks of attention and feed-forward.
+    Transformer(Transformer),
+}
+
+/// A network, as its spec says. Checked against the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// What the last vector means.
     pub head: HeadKind,
-    /// Width of the input.
+    /// Width of the input; 0 where it is tokens.
     pub features: usize,
     /// Width of the output.
     pub outputs: usize,
@@ -97,6 +137,8 @@ pub struct Spec {
     pub mean: u16,
     /// Section of the input's scale, or [`NONE`].
     pub scale: u16,
+    /// What stands between.
+    pub body: Body,
 }
 
 /// One linear layer, as its record says.
@@ -128,6 +170,7 @@ macro_rules! read {
         }
     };
 }
+use read;
 
 const fn wrong<T>(offset: usize, problem: SpecProblem) -> Result<T, ImageError> {
     Err(ImageError::Spec { offset, problem })
@@ -144,15 +187,21 @@ impl Spec {
         }
         let spec = head.spec(bytes);
         let architecture = read!(u16_at(spec, 0), 0);
-        if architecture != 1 {
-            return wrong(0, SpecProblem::Unknown(architecture));
-        }
         let kind = match read!(u16_at(spec, 2), 2) {
             0 => HeadKind::None,
             1 => HeadKind::Classification,
             2 => HeadKind::Binary,
             3 => HeadKind::Regression,
+            4 => HeadKind::Language,
             other => return wrong(2, SpecProblem::Unknown(other)),
+        };
+        let body = match architecture {
+            1 => Body::Mlp,
+            2 => match Transformer::parse(spec) {
+                Ok(t) => Body::Transformer(t),
+                Err(e) => return Err(e),
+            },
+            _ => return wrong(0, SpecProblem::Unknown(architecture)),
         };
         let this = Spec {
             head: kind,
@@ -161,28 +210,29 @@ impl Spec {
             linears: read!(u16_at(spec, 12), 12),
             mean: read!(u16_at(spec, 14), 14),
             scale: read!(u16_at(spec, 16), 16),
+            body,
         };
         if this.linears == 0 || this.linears > MAX_LINEARS {
             return wrong(12, SpecProblem::Dimension(this.linears as u32));
         }
-        let mut width = this.features;
         let mut i = 0;
         while i < this.linears {
-            let linear = match LinearSpec::parse(spec, i) {
+            let at = this.linear_at(i);
+            let linear = match LinearSpec::parse(spec, at) {
                 Ok(linear) => linear,
                 Err(e) => return Err(e),
             };
-            if let Err(e) = linear.check(head, bytes, i) {
+            if let Err(e) = linear.check(head, bytes, at) {
                 return Err(e);
             }
-            if linear.inputs != width {
-                return wrong(RECORD * (i as usize + 1), SpecProblem::Chain);
-            }
-            width = linear.outputs;
             i += 1;
         }
-        if width != this.outputs {
-            return wrong(8, SpecProblem::Chain);
+        let checked = match this.body {
+            Body::Mlp => this.check_chain(head, bytes),
+            Body::Transformer(ref t) => t.check(&this, head, bytes),
+        };
+        if let Err(e) = checked {
+            return Err(e);
         }
         let features = this.features as u32;
         if !section_is(head, bytes, this.mean, section::INPUT_MEAN, Dtype::I32, 1, features, true) {
@@ -197,11 +247,49 @@ impl Spec {
         if !zeros_at(spec, 18, RECORD) {
             return wrong(18, SpecProblem::Reserved);
         }
-        let end = RECORD * (this.linears as usize + 1);
+        let end = match this.body {
+            Body::Mlp => RECORD * (this.linears as usize + 1),
+            Body::Transformer(ref t) => t.end(&this),
+        };
         if spec.len() != end {
             return wrong(end, SpecProblem::Reserved);
         }
         Ok(this)
+    }
+
+    /// The layers of a multilayer perceptron: each one's outputs are the next one's inputs.
+    const fn check_chain(&self, head: &Head, bytes: &[u8]) -> Result<(), ImageError> {
+        if matches!(self.head, HeadKind::Language) {
+            return wrong(2, SpecProblem::Unknown(self.head as u16));
+        }
+        let mut width = self.features;
+        let mut i = 0;
+        while let Some(linear) = self.linear(head, bytes, i) {
+            if linear.inputs != width {
+                return wrong(self.linear_at(i), SpecProblem::Chain);
+            }
+            width = linear.outputs;
+            i += 1;
+        }
+        if width != self.outputs { wrong(8, SpecProblem::Chain) } else { Ok(()) }
+    }
+
+    /// Where the record of a layer starts in the spec.
+    const fn linear_at(&self, index: u16) -> usize {
+        let fixed = match self.body {
+            Body::Mlp => RECORD,
+            Body::Transformer(_) => RECORD + transformer::LEN,
+        };
+        fixed + RECORD * index as usize
+    }
+
+    /// The transformer, if it is one.
+    #[must_use]
+    pub const fn transformer(&self) -> Option<&Transformer> {
+        match &self.body {
+            Body::Mlp => None,
+            Body::Transformer(t) => Some(t),
+        }
     }
 
     /// Layer `index` of a checked spec; `None` where there is none.
@@ -210,17 +298,22 @@ impl Spec {
         if index >= self.linears {
             return None;
         }
-        match LinearSpec::parse(head.spec(bytes), index) {
+        match LinearSpec::parse(head.spec(bytes), self.linear_at(index)) {
             Ok(linear) => Some(linear),
             Err(_) => None,
         }
     }
 
-    /// The fixed part as bytes, to be followed by one [`LinearSpec::to_bytes`] a layer.
+    /// The fixed part as bytes, to be followed by one [`LinearSpec::to_bytes`] a layer; for a transformer, by
+    /// [`Transformer::to_bytes`] first.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; RECORD] {
         let mut out = [0; RECORD];
-        put(&mut out, 0, &1_u16.to_le_bytes());
+        let architecture: u16 = match self.body {
+            Body::Mlp => 1,
+            Body::Transformer(_) => 2,
+        };
+        put(&mut out, 0, &architecture.to_le_bytes());
         put(&mut out, 2, &(self.head as u16).to_le_bytes());
         put(&mut out, 4, &(self.features as u32).to_le_bytes());
         put(&mut out, 8, &(self.outputs as u32).to_le_bytes());
@@ -232,13 +325,13 @@ impl Spec {
 }
 
 impl LinearSpec {
-    const fn parse(spec: &[u8], index: u16) -> Result<LinearSpec, ImageError> {
-        let at = RECORD * (index as usize + 1);
+    const fn parse(spec: &[u8], at: usize) -> Result<LinearSpec, ImageError> {
         let role = read!(u32_at(spec, at + 8), at + 8);
-        let activation = match read!(u8_at(spec, at + 12), at + 12) {
-            0 => Activation::None,
-            1 => Activation::Relu,
-            other => return wrong(at + 12, SpecProblem::Unknown(other as u16)),
+        let code = read!(u8_at(spec, at + 12), at + 12);
+        let activation = match Activation::from_code(code) {
+            // The others stand between layers, and are no part of one.
+            Some(fused @ (Activation::None | Activation::Relu)) => fused,
+            _ => return wrong(at + 12, SpecProblem::Unknown(code as u16)),
         };
         let flags = read!(u8_at(spec, at + 13), at + 13);
         if flags != 0 {
@@ -256,8 +349,7 @@ impl LinearSpec {
         })
     }
 
-    const fn check(&self, head: &Head, bytes: &[u8], index: u16) -> Result<(), ImageError> {
-        let at = RECORD * (index as usize + 1);
+    const fn check(&self, head: &Head, bytes: &[u8], at: usize) -> Result<(), ImageError> {
         if self.inputs == 0 || self.inputs > MAX_DIM {
             return wrong(at, SpecProblem::Dimension(self.inputs as u32));
         }
@@ -329,7 +421,7 @@ const fn section_is(
     }
 }
 
-fn put(out: &mut [u8; RECORD], at: usize, bytes: &[u8]) {
+fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(part) = out.get_mut(at..at + bytes.len()) {
         part.copy_from_slice(bytes);
     }

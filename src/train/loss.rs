@@ -39,7 +39,7 @@ impl LossKind {
     #[must_use]
     pub const fn of_head(head: HeadKind) -> Option<LossKind> {
         match head {
-            HeadKind::Classification => Some(LossKind::CrossEntropy),
+            HeadKind::Classification | HeadKind::Language => Some(LossKind::CrossEntropy),
             HeadKind::Binary => Some(LossKind::BinaryCrossEntropy),
             HeadKind::Regression => Some(LossKind::MeanSquaredError),
             HeadKind::None => None,

@@ -40,6 +40,11 @@ pub enum LearnError {
         /// The largest there may be.
         limit: u16,
     },
+    /// The adapter holds more than A and B (DoRA's gain, a bias), which are used but not trained.
+    Extras {
+        /// The layer that has them.
+        site: u16,
+    },
     /// No layer has the planned roles, the adapter has no pair, or every scaling is 0: nothing would ever change.
     NothingToTrain,
 }
@@ -62,6 +67,9 @@ impl core::fmt::Display for LearnError {
             ),
             LearnError::Adapter(e) => e.fmt(f),
             LearnError::Rank { found, limit } => write!(f, "rank {found}; there is room for 1 to {limit}"),
+            LearnError::Extras { site } => {
+                write!(f, "the adapter of layer {site} is a DoRA or has a bias: such adapters are for inference")
+            }
             LearnError::NothingToTrain => {
                 write!(f, "nothing to train: no layer has a pair, or every scaling is 0")
             }
@@ -105,7 +113,11 @@ impl<'a> Learn<'a> {
                     scaling_mantissa: scaling.mantissa(),
                     scaling_exponent: scaling.exponent() as i16,
                     flags: 0,
-                    reserved: [0; 4],
+                    gain_offset: 0,
+                    bias_offset: 0,
+                    gain_exponent: 0,
+                    bias_exponent: 0,
+                    reserved: 0,
                 };
             }
             used = (used.0 + 1, used.1 + a + b);
@@ -145,6 +157,9 @@ impl<'a> Learn<'a> {
         let limit = self.train.rank;
         if let Some(r) = adapter.records().iter().find(|r| r.rank > limit) {
             return Err(LearnError::Rank { found: r.rank, limit });
+        }
+        if let Some(r) = adapter.records().iter().find(|r| r.has_extras()) {
+            return Err(LearnError::Extras { site: r.site });
         }
         if needed.0 > available.0 || needed.1 > available.1 {
             return Err(LearnError::TooLarge { needed, available });

@@ -5,7 +5,7 @@ use core::{fmt, hint::black_box};
 use ranklet::{
     fixed::{Exp, Real, Tile, TileMut},
     kernel::{I4, Weights},
-    layer::{Activation, Bias, Linear, Lora, ShapeError, linear::Scratch},
+    layer::{Activation, Linear, Lora, ShapeError, Vector, linear::{Extras, Scratch}},
     model::RunError,
 };
 
@@ -129,7 +129,7 @@ pub(super) fn layer(pool: &Pool, width: Width, shape: Shape, bias: bool) -> Line
         outputs,
         scales: pool.scales.get(..outputs).unwrap_or(&[]),
         exponent: -26,
-        bias: bias.then(|| Bias { mantissas: pool.biases.get(..outputs).unwrap_or(&[]), exponent: -26 }),
+        bias: bias.then(|| Vector { mantissas: pool.biases.get(..outputs).unwrap_or(&[]), exponent: -26 }),
         activation: Activation::None,
     }
 }
@@ -144,5 +144,6 @@ pub(super) fn adapter(pool: &Pool, shape: Shape) -> Lora<'static> {
         b_exponent: Exp(-21),
         scaling: Real::int(2),
         dropout: None,
+        extras: Extras::NONE,
     }
 }

@@ -1,7 +1,9 @@
 //! `ranklet convert base DIR --weights i8|i16|i4 -o base.rkl`
 
 use crate::base::Base;
-use crate::image::base::convert;
+use crate::checkpoint::Checkpoint;
+use crate::hf::{self, config::Config};
+use crate::image::{self, base::convert};
 use crate::progress;
 use crate::quantize::WeightType;
 use crate::report::{Report, table};
@@ -9,7 +11,7 @@ use crate::spec;
 use crate::tensor::thousands;
 use anyhow::{Context, Result};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -20,9 +22,29 @@ pub struct Args {
     /// How the frozen weights are stored.
     #[arg(long, value_enum, default_value = "i8")]
     pub weights: WeightType,
+    /// Width of a transformer's residual stream; 32 bits where a few channels are far above the rest.
+    #[arg(long, value_enum, default_value = "i16")]
+    pub residual: Residual,
     /// The image to write.
     #[arg(short, long)]
     pub output: PathBuf,
+}
+
+/// Width of the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Residual {
+    /// 16 bits.
+    I16,
+    /// 32 bits.
+    I32,
+}
+
+/// The configuration of a checkpoint, if it is a transformer's.
+fn transformer(path: &Path) -> Option<PathBuf> {
+    let dir = if path.is_file() { path.parent().unwrap_or(Path::new("")) } else { path };
+    let config = dir.join(crate::spec::FILE);
+    // What cannot be read, and what is of no known type, is refused by the one that reads perceptrons.
+    matches!(hf::model_type(&config), Ok(Some(_))).then_some(config)
 }
 
 /// Converts.
@@ -32,11 +54,26 @@ pub struct Args {
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let spec = super::companion(&args.checkpoint, spec::FILE);
     super::check_output(&args.output, &[&args.checkpoint, &spec])?;
-    let base = Base::open(&args.checkpoint)?;
-    let bar = progress::bar(base.linears.len() as u64, 8 * base.parameters(), json, "quantizing");
-    let converted = convert(&base, args.weights, || bar.inc(1));
-    let converted = converted.with_context(|| args.checkpoint.display().to_string())?;
-    bar.finish_and_clear();
+    let (converted, parameters) = match transformer(&args.checkpoint) {
+        Some(spec) => {
+            let checkpoint = Checkpoint::open(&args.checkpoint)?;
+            let network = hf::describe(&Config::read(&spec)?, &checkpoint)?;
+            let bar = progress::bar(network.linears.len() as u64, u64::MAX, json, "quantizing");
+            let wide = args.residual == Residual::I32;
+            let converted = image::transformer::convert(&checkpoint, &network, args.weights, wide, || bar.inc(1))?;
+            bar.finish_and_clear();
+            let parameters = converted.layers.iter().map(|l| (l.inputs * l.outputs) as u64).sum();
+            (converted, parameters)
+        }
+        None => {
+            let base = Base::open(&args.checkpoint)?;
+            let bar = progress::bar(base.linears.len() as u64, 8 * base.parameters(), json, "quantizing");
+            let converted = convert(&base, args.weights, || bar.inc(1));
+            let converted = converted.with_context(|| args.checkpoint.display().to_string())?;
+            bar.finish_and_clear();
+            (converted, base.parameters())
+        }
+    };
     let size = super::save(&args.output, &converted.bytes)?;
 
     let mut rows = vec![["layer", "in", "out", "SNR"].map(str::to_owned).to_vec()];
@@ -47,7 +84,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let human = format!(
         "{}: {size}, {} parameters as {}\nsource {}  image {}\n\n{}",
         args.output.display(),
-        thousands(base.parameters()),
+        thousands(parameters),
         args.weights.name(),
         converted.source,
         converted.image,
@@ -62,7 +99,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         "output": super::shown(&args.output),
         "bytes": converted.bytes.len(),
         "weights": args.weights.name(),
-        "parameters": base.parameters(),
+        "parameters": parameters,
         "source": converted.source.to_string(),
         "image": converted.image.to_string(),
         "layers": layers,

@@ -51,7 +51,11 @@ impl Parts {
                 scaling_mantissa: scaling.mantissa(),
                 scaling_exponent: scaling.exponent() as i16,
                 flags: 0,
-                reserved: [0; 4],
+                gain_offset: 0,
+                bias_offset: 0,
+                gain_exponent: 0,
+                bias_exponent: 0,
+                reserved: 0,
             });
         }
         parts

@@ -11,6 +11,7 @@ use ranklet::image::layout::{Dtype, NONE, section};
 use ranklet::image::{Fingerprint, Kind, NewImage, NewSection, Order};
 use ranklet::kernel::I4;
 use ranklet::layer::Activation;
+use ranklet::model::spec::Body;
 use ranklet::model::{HeadKind, LinearSpec, Roles, Spec};
 use sha2::{Digest, Sha256};
 
@@ -42,9 +43,9 @@ pub struct Converted {
 
 /// The sections of an image while it is put together; each owns its bytes.
 #[derive(Default)]
-struct Sections(Vec<Part>);
+pub(super) struct Sections(Vec<Part>);
 
-struct Part {
+pub(super) struct Part {
     kind: u16,
     site: u16,
     dtype: Dtype,
@@ -56,12 +57,12 @@ struct Part {
 
 impl Sections {
     /// Adds one and returns its index in the directory.
-    fn push(&mut self, part: Part) -> u16 {
+    pub(super) fn push(&mut self, part: Part) -> u16 {
         self.0.push(part);
         (self.0.len() - 1) as u16
     }
 
-    fn text(&mut self, kind: u16, text: &str) {
+    pub(super) fn text(&mut self, kind: u16, text: &str) {
         let data = text.as_bytes().to_vec();
         self.push(Part { kind, site: NONE, dtype: Dtype::Bytes, exponent: 0, rows: 1, cols: data.len(), data });
     }
@@ -124,6 +125,7 @@ pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Co
         linears: specs.len() as u16,
         mean,
         scale,
+        body: Body::Mlp,
     };
     let spec: Vec<u8> = spec.to_bytes().into_iter().chain(specs.iter().flat_map(LinearSpec::to_bytes)).collect();
     let source = Fingerprint(fingerprint::source(base));
@@ -133,7 +135,7 @@ pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Co
 
 /// The `image` fingerprint is the truncated SHA-256 of the image as it stands with that field zero (and the head's CRC
 /// to match): so that anybody can compute it from a finished file.
-fn emit(source: Fingerprint, spec: &[u8], sections: &Sections) -> Result<(Vec<u8>, Fingerprint)> {
+pub(super) fn emit(source: Fingerprint, spec: &[u8], sections: &Sections) -> Result<(Vec<u8>, Fingerprint)> {
     let sections: Vec<NewSection<'_>> = sections
         .0
         .iter()
@@ -160,9 +162,19 @@ fn emit(source: Fingerprint, spec: &[u8], sections: &Sections) -> Result<(Vec<u8
     Ok((write(image)?, image))
 }
 
+/// A section of a layer, or, with [`NONE`], of none.
+pub(super) fn part(kind: u16, site: u16, dtype: Dtype, exponent: i16, rows: usize, cols: usize, data: Vec<u8>) -> Part {
+    Part { kind, site, dtype, exponent, rows, cols, data }
+}
+
 fn add_linear(sections: &mut Sections, site: u16, linear: &Linear, q: Quantized) -> LinearSpec {
+    add_quantized(sections, site, q, linear.bias.as_deref())
+}
+
+/// Adds the sections of one layer; role and activation are still to be told.
+pub(super) fn add_quantized(sections: &mut Sections, site: u16, q: Quantized, bias: Option<&[f32]>) -> LinearSpec {
     let (rows, cols) = (q.rows, q.cols);
-    let part = |kind, dtype, exponent, rows, cols, data| Part { kind, site, dtype, exponent, rows, cols, data };
+    let part = |kind, dtype, exponent, rows, cols, data| part(kind, site, dtype, exponent, rows, cols, data);
     let (dtype, data, groups) = match q.mantissas {
         Mantissas::I8(v) => (Dtype::I8, le(&v, |v| v.to_le_bytes()), None),
         Mantissas::I16(v) => (Dtype::I16, le(&v, |v| v.to_le_bytes()), None),
@@ -173,7 +185,7 @@ fn add_linear(sections: &mut Sections, site: u16, linear: &Linear, q: Quantized)
     let row_scale = sections.push(part(section::ROW_SCALE, Dtype::U16, q.exponent, 1, rows, scales));
     let groups =
         groups.map_or(NONE, |g| sections.push(part(section::GROUP_SCALE, Dtype::U8, 0, rows, I4::row_groups(cols), g)));
-    let bias = linear.bias.as_ref().map_or(NONE, |b| {
+    let bias = bias.map_or(NONE, |b| {
         let (m, e) = scalars::i32s(b);
         sections.push(part(section::BIAS, Dtype::I32, e, 1, rows, le(&m, |v| v.to_le_bytes())))
     });
@@ -189,6 +201,6 @@ fn add_linear(sections: &mut Sections, site: u16, linear: &Linear, q: Quantized)
     }
 }
 
-fn le<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+pub(super) fn le<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
     values.iter().flat_map(|&v| bytes(v)).collect()
 }

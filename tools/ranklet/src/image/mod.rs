@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`base`] | a base in `f32` becomes an image |
 //! | [`adapter`] | an adapter in `f32` becomes an image, and back |
+//! | [`transformer`] | a transformer's checkpoint becomes an image |
 //! | [`metadata`] | the JSON object that travels with an image |
 
 pub mod adapter;
 pub mod base;
 pub mod metadata;
+pub mod transformer;
 
 use crate::adapter::Site;
 use crate::files;

@@ -93,7 +93,9 @@ pub fn read(path: &Path, sites: &[Site]) -> Result<Adapter, PeftError> {
             let problem = format!("`{module}` has {found} but no {missing}; save the adapter again");
             return Err(PeftError::Tensors { path: weights_path, problem });
         };
-        if let Selects::No(why) = config.selects(&module) {
+        // PEFT wraps PyTorch's attention as a whole, and what is inside with it.
+        let selected = module.split(".base_layer.").next().unwrap_or(&module);
+        if let Selects::No(why) = config.selects(selected) {
             let problem = format!("tensors for `{module}`, but {why}; PEFT would not load them");
             return Err(PeftError::Tensors { path: weights_path, problem });
         }
@@ -108,7 +110,15 @@ pub fn read(path: &Path, sites: &[Site]) -> Result<Adapter, PeftError> {
             );
             return Err(PeftError::Tensors { path: weights_path, problem });
         }
-        let scaling = config.scaling(&module, a.rows);
+        let mut scaling = config.scaling(&module, a.rows);
+        if module.contains(".base_layer.") {
+            // PEFT adds the pair of a wrapped attention's output to the weight, and then merges the wrapped layer, which
+            // adds it again: whoever trained it, trained it twice.
+            scaling *= 2.0;
+            let warning =
+                format!("`{module}`: PEFT (seen in 0.21) adds this pair twice; so it is stored at twice its scaling");
+            adapter.warnings.push(warning);
+        }
         adapter.pairs.push(Pair::fit(&module, a, b, scaling, sites).map_err(fit)?);
     }
     adapter.pairs.sort_by_key(|p| p.site);

@@ -1,0 +1,231 @@
+//! A transformer's checkpoint becomes an image, one matrix at a time: beside the checkpoint's own bytes, memory holds the
+//! image and one matrix in floats.
+//!
+//! The `source` fingerprint is the truncated SHA-256 of: `"ranklet source 2\n"`, the family, the spec without its
+//! sections (as the image writes it), and then, in the order of the spec, every layer (module path, u64 rows and columns, f32
+//! weight, u8 1 and f32 bias, or 0), table and norm likewise, and the relative biases. Little-endian; −0 as +0; lengths of
+//! texts as u32 before them.
+
+use super::base::{Converted, LayerReport, Sections, add_quantized, emit, le, part};
+use crate::checkpoint::Checkpoint;
+use crate::hf::{Network, NormSource, Source, matrix};
+use crate::quantize::{WeightType, quantize, scalars};
+use crate::tensor::Matrix;
+use anyhow::{Context, Result, bail};
+use ranklet::image::Fingerprint;
+use ranklet::image::layout::{Dtype, NONE, section};
+use ranklet::model::spec::transformer::NormSpec;
+use ranklet::model::spec::{Body, Flags, Position, Roles, Transformer};
+use ranklet::model::{HeadKind, LinearSpec, Spec};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// Converts. `each` is called once a layer, for a progress bar.
+///
+/// # Errors
+/// A tensor that is missing or has another shape than the spec needs; a model beyond what the format can hold.
+pub fn convert(
+    checkpoint: &Checkpoint,
+    network: &Network,
+    to: WeightType,
+    wide: bool,
+    mut each: impl FnMut(),
+) -> Result<Converted> {
+    let mut t = network.transformer;
+    if wide && !t.flags.has(Flags::PRE_NORM) {
+        bail!("a 32-bit residual stream is for networks whose norms stand in front; behind a norm nothing is large");
+    }
+    let mut writer = Writer { checkpoint, to, sections: Sections::default(), hash: Hash::new(network), layers: vec![] };
+    if wide {
+        t.flags = t.flags.or(Flags::WIDE);
+    }
+    let tables = network.tables.iter().map(|s| writer.linear(s, NONE)).collect::<Result<Vec<_>>>()?;
+    let mut records = vec![];
+    for (site, source) in network.linears.iter().enumerate() {
+        let tied = network.tied() && site + 1 == network.linears.len();
+        let record = match tables.first() {
+            Some(tokens) if tied => *tokens,
+            _ => writer.linear(source, site as u16)?,
+        };
+        records.push(LinearSpec { role: role(&t, network, site), ..record });
+        each();
+    }
+    let norms = network.norms.iter().map(|n| writer.norm(n, t.dim)).collect::<Result<Vec<_>>>()?;
+    if t.position == Position::Rotary {
+        let data = le(&network.rope, |v| v.to_le_bytes());
+        t.rope = writer.sections.push(part(section::ROPE, NONE, Dtype::I32, 0, 1, network.rope.len(), data));
+    }
+    for (stack, relative) in network.relative.iter().enumerate() {
+        let Some(relative) = relative else { continue };
+        let table = checkpoint.matrix(&relative.table, "(buckets, heads)")?;
+        writer.hash.matrix(&relative.table, &table);
+        let turns = |v: f32| (f64::from(v) * std::f64::consts::LOG2_E * 65536.0).round_ties_even() as i32;
+        let values: Vec<i32> =
+            (0..table.cols).flat_map(|h| table.iter_rows().map(move |row| turns(row[h])).collect::<Vec<_>>()).collect();
+        let data = le(&values, |v| v.to_le_bytes());
+        let bias = part(section::RELATIVE_BIAS, NONE, Dtype::I32, -16, table.cols, table.rows, data);
+        t.bias[stack] = writer.sections.push(bias);
+        let (rows, cols) = (relative.buckets.len(), relative.buckets[0].len());
+        t.buckets[stack] =
+            writer.sections.push(part(section::BUCKETS, NONE, Dtype::U8, 0, rows, cols, relative.buckets.concat()));
+    }
+    let Writer { mut sections, hash, layers, .. } = writer;
+    let names: Vec<&str> = network.linears.iter().map(|l| l.module.as_str()).collect();
+    sections.text(section::NAMES, &names.join("\n"));
+    sections.text(section::METADATA, &metadata(network, &layers));
+    let spec = Spec {
+        head: network.head,
+        features: network.features,
+        outputs: network.outputs,
+        linears: records.len() as u16,
+        mean: NONE,
+        scale: NONE,
+        body: Body::Transformer(t),
+    };
+    let mut bytes = spec.to_bytes().to_vec();
+    bytes.extend(t.to_bytes());
+    bytes.extend(records.iter().chain(&tables).flat_map(LinearSpec::to_bytes));
+    bytes.extend(norms.iter().flat_map(NormSpec::to_bytes));
+    let source = hash.finish();
+    let (bytes, image) = emit(source, &bytes, &sections)?;
+    ranklet::model::Plan::new(&bytes).context("this network is beyond what the format can hold")?;
+    Ok(Converted { bytes, source, image, layers })
+}
+
+struct Writer<'c> {
+    checkpoint: &'c Checkpoint,
+    to: WeightType,
+    sections: Sections,
+    hash: Hash,
+    layers: Vec<LayerReport>,
+}
+
+impl Writer<'_> {
+    fn linear(&mut self, source: &Source, site: u16) -> Result<LinearSpec> {
+        let m = matrix(self.checkpoint, source)?;
+        let q = quantize(&m, self.to);
+        self.layers.push(LayerReport {
+            module: source.module.clone(),
+            inputs: m.cols,
+            outputs: m.rows,
+            snr_db: q.snr_db(&m),
+        });
+        self.hash.matrix(&source.module, &m);
+        let bias = match &source.bias {
+            Some(name) => Some(self.checkpoint.vector(name, m.rows, &format!("output of `{}`", source.module))?),
+            None => None,
+        };
+        self.hash.vector(bias.as_deref());
+        Ok(add_quantized(&mut self.sections, site, q, bias.as_deref()))
+    }
+
+    fn norm(&mut self, source: &NormSource, dim: usize) -> Result<NormSpec> {
+        let mut vector = |name: &str, kind| -> Result<u16> {
+            let values = self.checkpoint.vector(name, dim, "channel")?;
+            self.hash.vector(Some(&values));
+            let (m, e) = scalars::i32s(&values);
+            Ok(self.sections.push(part(kind, NONE, Dtype::I32, e, 1, dim, le(&m, |v| v.to_le_bytes()))))
+        };
+        let weight = vector(&source.weight, section::NORM_WEIGHT)?;
+        let bias = match &source.bias {
+            Some(name) => vector(name, section::BIAS)?,
+            None => NONE,
+        };
+        Ok(NormSpec { weight, bias })
+    }
+}
+
+/// The role of a site, as the spec's order has it.
+fn role(t: &Transformer, network: &Network, site: usize) -> Roles {
+    use ranklet::model::spec::Stack::{Decoder, Encoder};
+    let site = site as u16;
+    if t.input_site() == Some(site) {
+        return Roles::INPUT;
+    }
+    if t.pooler_site() == Some(site) {
+        return Roles::POOLER;
+    }
+    if network.head != HeadKind::None && site == t.head_site() {
+        return Roles::HEAD;
+    }
+    for (stack, blocks) in [(Encoder, t.encoder), (Decoder, t.decoder)] {
+        for sites in (0..blocks).map(|i| t.block(stack, i)) {
+            let [key, value] = sites.key_value.unwrap_or([sites.query; 2]);
+            let [q, k, v, o] = sites.cross.unwrap_or([u16::MAX; 4]);
+            let cross = |role: Roles| role | Roles::CROSS;
+            let all = [
+                (sites.query, if sites.key_value.is_some() { Roles::Q } else { Roles::QKV }),
+                (key, Roles::K),
+                (value, Roles::V),
+                (sites.output, Roles::O),
+                (q, cross(Roles::Q)),
+                (k, cross(Roles::K)),
+                (v, cross(Roles::V)),
+                (o, cross(Roles::O)),
+                (sites.gate.unwrap_or(u16::MAX), Roles::GATE),
+                (sites.up, Roles::UP),
+                (sites.down, Roles::DOWN),
+            ];
+            if let Some((_, role)) = all.into_iter().find(|(s, _)| *s == site) {
+                return role;
+            }
+        }
+    }
+    Roles::HIDDEN
+}
+
+fn metadata(network: &Network, layers: &[LayerReport]) -> String {
+    let mut metadata = Map::new();
+    metadata.insert("model_type".to_owned(), json!(network.family));
+    if !network.labels.is_empty() {
+        let labels = network.labels.iter().map(|(i, name)| (i.to_string(), json!(name)));
+        metadata.insert("id2label".to_owned(), Value::Object(labels.collect()));
+    }
+    let snr = layers.iter().map(|l| (l.module.clone(), json!((l.snr_db * 10.0).round() / 10.0)));
+    metadata.insert("snr_db".to_owned(), Value::Object(snr.collect()));
+    Value::Object(metadata).to_string()
+}
+
+/// The `source` fingerprint while it grows.
+struct Hash(Sha256);
+
+impl Hash {
+    fn new(network: &Network) -> Hash {
+        let mut hash = Hash(Sha256::new());
+        hash.0.update(b"ranklet source 2\n");
+        hash.text(&network.family);
+        let numbers = [network.head as u32, network.features as u32, network.outputs as u32];
+        numbers.iter().for_each(|n| hash.0.update(n.to_le_bytes()));
+        hash.0.update(network.transformer.to_bytes());
+        hash
+    }
+
+    fn text(&mut self, s: &str) {
+        self.0.update((s.len() as u32).to_le_bytes());
+        self.0.update(s.as_bytes());
+    }
+
+    fn floats(&mut self, values: &[f32]) {
+        for v in values {
+            self.0.update((v + 0.0).to_le_bytes());
+        }
+    }
+
+    fn matrix(&mut self, name: &str, m: &Matrix) {
+        self.text(name);
+        self.0.update((m.rows as u64).to_le_bytes());
+        self.0.update((m.cols as u64).to_le_bytes());
+        self.floats(&m.data);
+    }
+
+    fn vector(&mut self, values: Option<&[f32]>) {
+        self.0.update([u8::from(values.is_some())]);
+        self.floats(values.unwrap_or(&[]));
+    }
+
+    fn finish(self) -> Fingerprint {
+        let mut out = Fingerprint::default();
+        out.0.iter_mut().zip(self.0.finalize().iter()).for_each(|(o, h)| *o = *h);
+        out
+    }
+}

@@ -1,0 +1,203 @@
+//! Sequences for a transformer: read from a safetensors file, run with the device's own arithmetic.
+//!
+//! | tensor | shape | of |
+//! |---|---|---|
+//! | `input_ids` | I64 [batch, seq] | models that take tokens |
+//! | `inputs` | F32 [batch, seq, features] | models that take feature vectors |
+//! | `attention_mask` | I64 [batch, seq], 1 or 0 | optional: which tokens count |
+//! | `token_type_ids` | I64 [batch, seq] | optional, BERT |
+//! | `decoder_input_ids` | I64 [batch, seq] | optional, T5: as `transformers` makes it where it is left out |
+
+use crate::checkpoint::Checkpoint;
+use crate::infer::{SLACK, samples};
+use anyhow::{Result, bail};
+use ranklet::float::from_block;
+use ranklet::layer::normalize::Input;
+use ranklet::model::arena::Workspace;
+use ranklet::model::spec::{Pool, Transformer};
+use ranklet::model::{Active, HeadKind, Model, Plan, Sequence};
+
+/// A batch of sequences of one length.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Sequences.
+    pub count: usize,
+    /// Tokens, or vectors, of each.
+    pub length: usize,
+    tokens: Vec<u32>,
+    features: Vec<f32>,
+    types: Vec<u8>,
+    valid: Vec<bool>,
+    decoder: Vec<u32>,
+    decoder_length: usize,
+}
+
+impl Batch {
+    /// Reads what the model takes.
+    ///
+    /// # Errors
+    /// A tensor that is missing, or of another shape; a token that the vocabulary does not have.
+    pub fn read(file: &Checkpoint, model: &Model<'_>, t: &Transformer) -> Result<Batch> {
+        let path = file.path().display().to_string();
+        let mut batch = Batch {
+            count: 0,
+            length: 0,
+            tokens: vec![],
+            features: vec![],
+            types: vec![],
+            valid: vec![],
+            decoder: vec![],
+            decoder_length: 0,
+        };
+        if t.vocab > 0 {
+            if !file.contains("input_ids") && file.contains("inputs") {
+                bail!("{path}: holds `inputs`, but this base takes tokens: `input_ids` I64 [batch, seq]");
+            }
+            (batch.count, batch.length, batch.tokens) = ids(file, "input_ids", t.vocab)?;
+        } else {
+            let features = model.spec().features;
+            let x = file.f32s("inputs")?;
+            match *x.shape.as_slice() {
+                [count, length, f] if f == features => (batch.count, batch.length) = (count, length),
+                _ => return Err(file.wrong_shape("inputs", &x.shape, &format!("(batch, seq, {features})")).into()),
+            }
+            batch.features = x.data;
+        }
+        if batch.count == 0 || batch.length == 0 || batch.length > t.positions {
+            let (count, length) = (batch.count, batch.length);
+            bail!("{path}: {count} sequences of {length} tokens; the base takes 1 to {} tokens each", t.positions);
+        }
+        let same = |name: &str, count: usize, length: usize| {
+            if (count, length) == (batch.count, batch.length) {
+                Ok(())
+            } else {
+                Err(file.wrong_shape(name, &[count, length], &format!("({}, {})", batch.count, batch.length)))
+            }
+        };
+        if file.contains("attention_mask") {
+            let (count, length, mask) = ids(file, "attention_mask", 2)?;
+            same("attention_mask", count, length)?;
+            batch.valid = mask.iter().map(|&m| m == 1).collect();
+        } else {
+            // A classifier that looks at the last token finds it as transformers does: the last that is no padding.
+            let pools = t.pool == Pool::Last;
+            batch.valid = if t.vocab > 0 {
+                batch.tokens.iter().map(|&id| !pools || id != t.pad).collect()
+            } else {
+                vec![true; batch.count * batch.length]
+            };
+        }
+        if file.contains("token_type_ids") {
+            let (count, length, types) = ids(file, "token_type_ids", t.types.clamp(1, 256))?;
+            same("token_type_ids", count, length)?;
+            batch.types = types.iter().map(|&t| t as u8).collect();
+        }
+        if t.has_cross() {
+            if file.contains("decoder_input_ids") {
+                let (count, length, decoder) = ids(file, "decoder_input_ids", t.vocab)?;
+                if count != batch.count || length == 0 || length > t.positions {
+                    let expected = format!("({}, 1 to {})", batch.count, t.positions);
+                    return Err(file.wrong_shape("decoder_input_ids", &[count, length], &expected).into());
+                }
+                (batch.decoder, batch.decoder_length) = (decoder, length);
+            } else {
+                // Shifted to the right, behind the start token.
+                let rows = batch.tokens.chunks_exact(batch.length);
+                batch.decoder = rows.flat_map(|row| [&[t.start][..], &row[..row.len() - 1]].concat()).collect();
+                batch.decoder_length = batch.length;
+            }
+        }
+        Ok(batch)
+    }
+}
+
+/// Numbers below `limit`, (batch, seq).
+fn ids(file: &Checkpoint, name: &str, limit: usize) -> Result<(usize, usize, Vec<u32>)> {
+    let t = file.i64s(name)?;
+    let &[count, length] = t.shape.as_slice() else {
+        return Err(file.wrong_shape(name, &t.shape, "(batch, seq)").into());
+    };
+    let narrow = |(i, &v): (usize, &i64)| match u32::try_from(v) {
+        Ok(v) if (v as usize) < limit => Ok(v),
+        _ => bail!(
+            "{}: `{name}` holds {v} at [{}, {}]; expected 0 to {}",
+            file.path().display(),
+            i / length.max(1),
+            i % length.max(1),
+            limit - 1
+        ),
+    };
+    let data = t.data.iter().enumerate().map(narrow).collect::<Result<_>>()?;
+    Ok((count, length, data))
+}
+
+/// What came out, (…, outputs).
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// `[batch, outputs]`, or `[batch, seq, outputs]` for a model that pools nothing.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub data: Vec<f32>,
+}
+
+/// Runs a model on a batch. `each` is called once a sequence.
+///
+/// # Errors
+/// What the core refuses.
+pub fn run(
+    model: &Model<'_>,
+    t: &Transformer,
+    adapters: &[Active<'_>],
+    batch: &Batch,
+    mut each: impl FnMut(),
+) -> Result<Output> {
+    let tokens = if t.encoder > 0 && !t.has_cross() { batch.length } else { batch.decoder_length.max(batch.length) };
+    let plan = Plan::new(model.bytes())?.tokens(tokens).source(batch.length).context(tokens);
+    let mut memory = vec![0; plan.bytes() + SLACK];
+    let (mut scratch, mut cache) = Workspace::new(&mut memory).sequence(&plan)?;
+    let outputs = model.spec().outputs;
+    let pooled = t.pool != Pool::None && model.spec().head != HeadKind::None;
+    let steps = if t.has_cross() { batch.decoder_length } else { batch.length };
+    let features = model.spec().features;
+    let mut raw = vec![0; batch.length * features];
+    let mut data = vec![];
+    let mut values = vec![0.0; outputs];
+    for row in 0..batch.count {
+        let of = |width: usize| row * width..(row + 1) * width;
+        let mut sequence = if t.vocab > 0 {
+            Sequence::tokens(&batch.tokens[of(batch.length)])
+        } else {
+            let exponent = samples(&batch.features[of(batch.length * features)], &mut raw)?;
+            Sequence::features(Input::i32(&raw, exponent), batch.length)
+        };
+        let valid = &batch.valid[of(batch.length)];
+        if valid.contains(&false) {
+            sequence = sequence.valid(valid);
+        }
+        if !batch.types.is_empty() {
+            sequence = sequence.types(&batch.types[of(batch.length)]);
+        }
+        cache.clear();
+        if t.encoder > 0 {
+            model.encode(&mut scratch, &mut cache, sequence, adapters)?;
+        }
+        if t.has_cross() {
+            let decoder = Sequence::tokens(&batch.decoder[of(batch.decoder_length)]);
+            model.decode(&mut scratch, &mut cache, decoder, adapters)?;
+        } else if t.decoder > 0 {
+            model.decode(&mut scratch, &mut cache, sequence, adapters)?;
+        }
+        if pooled {
+            from_block(model.pooled(&mut scratch, sequence, adapters)?, &mut values);
+            data.extend_from_slice(&values);
+        } else {
+            for step in 0..steps {
+                from_block(model.logits(&mut scratch, step, adapters)?, &mut values);
+                data.extend_from_slice(&values);
+            }
+        }
+        each();
+    }
+    let shape = if pooled { vec![batch.count, outputs] } else { vec![batch.count, steps, outputs] };
+    Ok(Output { shape, data })
+}
