@@ -62,6 +62,12 @@ fn more_training_needs_more() {
     assert!(bytes(Train::adamw().rank(4)) < bytes(Train::adamw().rank(8)));
     assert!(bytes(Train::adamw().on(Roles::HEAD)) < bytes(Train::adamw().on(Roles::ALL)));
     assert!(PLAN.longest_unit_macs() > INFERENCE.longest_unit_macs());
+    // A of the layer 96 to 64, at rank 8.
+    let longest = |t: Train| (INFERENCE.train(t).longest_update(), INFERENCE.train(t).largest_tensor());
+    assert_eq!((INFERENCE.longest_update(), PLAN.longest_update()), (0, 256));
+    assert_eq!(longest(Train::sgd().update_elements(40)), (40, 768));
+    assert_eq!(longest(Train::sgd().update_elements(usize::MAX)), (768, 768));
+    assert_eq!(longest(Train::sgd().update_elements(0)), (1, 768));
 }
 
 #[test]

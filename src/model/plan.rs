@@ -69,11 +69,23 @@ pub struct Train {
     pub(crate) alpha: Real,
     pub(crate) roles: Roles,
     pub(crate) dropout: bool,
+    pub(crate) update_elements: usize,
 }
+
+/// Elements of an update in one unit, unless the plan says otherwise: some 150,000 instructions of AdamW on a Cortex-M4.
+const UPDATE_ELEMENTS: usize = 256;
 
 impl Train {
     const fn with_moments(moments: usize) -> Train {
-        Train { moments, rank: 8, scaling: None, alpha: Real::int(8), roles: Roles::ALL, dropout: false }
+        Train {
+            moments,
+            rank: 8,
+            scaling: None,
+            alpha: Real::int(8),
+            roles: Roles::ALL,
+            dropout: false,
+            update_elements: UPDATE_ELEMENTS,
+        }
     }
 
     /// Room for AdamW: two moments, 4 bytes a parameter.
@@ -123,6 +135,13 @@ impl Train {
     #[must_use]
     pub const fn dropout(self) -> Train {
         Train { dropout: true, ..self }
+    }
+
+    /// Elements of A or B that the optimizer works on in one unit, at least 1: what bounds the unit that is usually the
+    /// longest. Every element takes two turns, one for its moments and one for itself. Default 256. Changes no result.
+    #[must_use]
+    pub const fn update_elements(self, elements: usize) -> Train {
+        Train { update_elements: if elements == 0 { 1 } else { elements }, ..self }
     }
 
     #[cfg(feature = "train")]
@@ -325,7 +344,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Multiply-accumulates of the longest unit of work between two returns of `advance` that is a layer, forward or
-    /// backward. The update of a tensor is a unit too: see [`longest_update`](Plan::longest_update).
+    /// backward. An optimizer's units are of another kind: see [`longest_update`](Plan::longest_update).
     #[must_use]
     pub const fn longest_unit_macs(&self) -> usize {
         let mut longest = 0;
@@ -342,10 +361,21 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Parameters of the largest tensor: the optimizer updates a tensor in one unit, which may be the longest
-    /// (`docs/benchmarks.md` has instructions per parameter). 0 without training.
+    /// Elements that the optimizer works on in one unit, at most (`docs/benchmarks.md` has instructions for such a unit, which
+    /// may be the longest). 0 without training.
     #[must_use]
     pub const fn longest_update(&self) -> usize {
+        let largest = self.largest_tensor();
+        match self.train {
+            Some(t) if t.update_elements < largest => t.update_elements,
+            _ => largest,
+        }
+    }
+
+    /// Elements of the largest tensor that learns. Between the parts of its update, and at their end, a unit passes over all
+    /// of it, some tens of instructions an element. 0 without training.
+    #[must_use]
+    pub const fn largest_tensor(&self) -> usize {
         let Some(train) = self.train else {
             return 0;
         };

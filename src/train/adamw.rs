@@ -10,10 +10,11 @@
 //! limit (β2 = 0.9999: 23) are clamped where PyTorch would not. The update uses m in 30 bits, before it is stored in 16.
 
 use super::moments::{Second, Term, common_exponent, weighted};
-use super::optimizer::sealed::Sealed;
-use super::optimizer::{Optimizer, Step, Tensor, is_decay};
+use super::optimizer::{Optimizer, is_decay};
+use super::update::{Step, Tensor, Update};
 use crate::fixed::block::requantize_i32;
 use crate::fixed::{Exp, Real};
+use core::ops::Range;
 
 /// The largest |u|.
 const CLAMP: Real = Real::int(8);
@@ -44,7 +45,75 @@ impl AdamW {
     };
 }
 
-impl Sealed for AdamW {}
+impl AdamW {
+    /// What the first moment is a sum of: (1 − β1) g, β1 m.
+    fn terms(&self, tensor: &Tensor<'_>, step: &Step) -> [Term; 3] {
+        let (grad, first) = (tensor.state.gradient, tensor.state.first);
+        [
+            Term { factor: grad_scale(tensor, step).mul(Real::ONE.sub(self.beta1)), bits: grad.bits() },
+            Term { factor: self.beta1.scale(i32::from(first)), bits: if first == Exp::ZERO.0 { 0 } else { 15 } },
+            Term { factor: Real::ZERO, bits: 0 },
+        ]
+    }
+
+    /// What is left of a parameter.
+    const fn decay(&self, step: &Step) -> Real {
+        Real::ONE.sub(step.lr.mul(self.weight_decay))
+    }
+}
+
+/// What an accumulated value is multiplied by.
+fn grad_scale(tensor: &Tensor<'_>, step: &Step) -> Real {
+    step.gradient_factor.scale(tensor.state.gradient.exponent())
+}
+
+impl Update for AdamW {
+    fn exponent(&self, tensor: &Tensor<'_>, step: &Step) -> Option<i32> {
+        common_exponent(&self.terms(tensor, step))
+    }
+
+    fn gather(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: i32, range: Range<usize>) {
+        let (terms, scale) = (self.terms(tensor, step), grad_scale(tensor, step));
+        let mut v = Second { codes: tensor.second, offset: &mut tensor.state.second };
+        let fresh = Real::ONE.sub(self.beta2);
+        let buffer = tensor.gradient.get_mut(range.clone()).unwrap_or(&mut []);
+        let first = tensor.first.get(range.clone()).unwrap_or(&[]);
+        for ((i, g), &m) in range.zip(buffer).zip(first) {
+            let value = scale.mul_int(*g);
+            let squares = self.beta2.mul(v.get(i)).add(fresh.mul(value.mul(value)));
+            v.set(i, squares, step.dither.at(i as u32));
+            *g = weighted(&terms, [*g, i32::from(m), 0], exponent);
+        }
+    }
+
+    fn settle(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: Option<i32>) -> Option<i32> {
+        let Some(exponent) = exponent else {
+            // Never had a gradient: only the decay acts.
+            return (self.decay(step) != Real::ONE).then(|| tensor.master.common(Real::ZERO));
+        };
+        Second { codes: tensor.second, offset: &mut tensor.state.second }.recentre();
+        tensor.state.first = requantize_i32(tensor.gradient, exponent, tensor.first).0;
+        Some(tensor.master.common(step.lr.abs().mul(CLAMP)))
+    }
+
+    fn apply(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: Option<i32>, common: i32, range: Range<usize>) {
+        let Tensor { master, gradient, second, state, .. } = tensor;
+        let Some(exponent) = exponent else {
+            return master.moved(gradient, range, self.decay(step), common, |_, _| Real::ZERO);
+        };
+        let v = Second { codes: second, offset: &mut state.second };
+        let correction1 = Real::ONE.sub(self.beta1.powi(step.number));
+        let correction2 = Real::ONE.sub(self.beta2.powi(step.number)).rsqrt();
+        let rate = step.lr.div(correction1);
+        let limit = CLAMP.mul(correction1);
+        master.moved(gradient, range, self.decay(step), common, |i, m| {
+            let root = v.get(i).sqrt().mul(correction2);
+            let u = Real::new(i64::from(m), exponent).div(root.add(self.epsilon));
+            let u = if u.is_negative() { u.abs().min(limit).neg() } else { u.min(limit) };
+            rate.mul(u)
+        });
+    }
+}
 
 impl Optimizer for AdamW {
     fn moments(&self) -> usize {
@@ -70,46 +139,5 @@ impl Optimizer for AdamW {
 
     fn lr(&self) -> Real {
         self.lr
-    }
-
-    fn update(&self, tensor: Tensor<'_>, step: &Step) {
-        let Tensor { mut master, gradient, first, second, state } = tensor;
-        let scale = step.gradient_factor.scale(state.gradient.exponent());
-        let first_bits = if state.first == Exp::ZERO.0 { 0 } else { 15 };
-        let terms = [
-            Term { factor: scale.mul(Real::ONE.sub(self.beta1)), bits: state.gradient.bits() },
-            Term { factor: self.beta1.scale(i32::from(state.first)), bits: first_bits },
-            Term { factor: Real::ZERO, bits: 0 },
-        ];
-        let decay = Real::ONE.sub(step.lr.mul(self.weight_decay));
-        let Some(exponent) = common_exponent(&terms) else {
-            // Never had a gradient: only the decay acts.
-            if decay != Real::ONE {
-                master.update(gradient, decay, Real::ZERO, |_, _| Real::ZERO);
-            }
-            return;
-        };
-
-        let mut v = Second { codes: second, offset: &mut state.second };
-        let fresh = Real::ONE.sub(self.beta2);
-        for (i, (g, &m)) in gradient.iter_mut().zip(first.iter()).enumerate() {
-            let value = scale.mul_int(*g);
-            let squares = self.beta2.mul(v.get(i)).add(fresh.mul(value.mul(value)));
-            v.set(i, squares, step.dither.at(i as u32));
-            *g = weighted(&terms, [*g, i32::from(m), 0], exponent);
-        }
-        v.recentre();
-        state.first = requantize_i32(gradient, exponent, first).0;
-
-        let correction1 = Real::ONE.sub(self.beta1.powi(step.number));
-        let correction2 = Real::ONE.sub(self.beta2.powi(step.number)).rsqrt();
-        let rate = step.lr.div(correction1);
-        let limit = CLAMP.mul(correction1);
-        master.update(gradient, decay, step.lr.abs().mul(CLAMP), |i, m| {
-            let root = v.get(i).sqrt().mul(correction2);
-            let u = Real::new(i64::from(m), exponent).div(root.add(self.epsilon));
-            let u = if u.is_negative() { u.abs().min(limit).neg() } else { u.min(limit) };
-            rate.mul(u)
-        });
     }
 }

@@ -18,6 +18,7 @@ pub use start::LearnError;
 use super::loss::Staged;
 use super::moments::TensorState;
 use super::trainer::Phase;
+use super::update::Turn;
 use crate::fixed::hash::Seed;
 use crate::fixed::{Exp, Real};
 use crate::image::{EmitError, Fingerprint, LoraRecord};
@@ -159,6 +160,12 @@ impl Learner<'_> {
     pub(crate) fn adopt(&mut self, tag: u8) {
         if self.optimizer != tag {
             self.reset_optimizer();
+            // What the other one has half done to a tensor means nothing now: that tensor stays as it was in this step.
+            if let Phase::Update { turn, .. } = &mut self.phase
+                && *turn != Turn::START
+            {
+                *turn = Turn::Done;
+            }
             self.optimizer = tag;
         }
     }

@@ -7,6 +7,7 @@
 
 use crate::fixed::rounding::{bit_length, shift_half_even, shift_right_half_even};
 use crate::fixed::{Exp, Real};
+use core::ops::Range;
 
 /// Bits of a normalized peak: `2^29 ≤ max|master| < 2^30`.
 const PEAK_BITS: i32 = 30;
@@ -43,7 +44,13 @@ pub const fn join(high: i16, low: i16) -> i32 {
 impl Master<'_> {
     /// The masters, in order.
     pub fn values(&self) -> impl Iterator<Item = i32> {
-        self.high.iter().zip(self.low.iter()).map(|(&h, &l)| join(h, l))
+        self.part(0..self.high.len())
+    }
+
+    /// The masters of a range, in order; none of one that reaches beyond them.
+    pub fn part(&self, range: Range<usize>) -> impl Iterator<Item = i32> {
+        let (high, low) = (self.high.get(range.clone()).unwrap_or(&[]), self.low.get(range).unwrap_or(&[]));
+        high.iter().zip(low).map(|(&h, &l)| join(h, l))
     }
 
     /// Replaces all masters by `values · 2^exponent`, normalized; half to even where bits are dropped. What would need an
@@ -70,25 +77,38 @@ impl Master<'_> {
         *self.exponent = Exp::saturating(exponent.saturating_add(shift).min(MAX_EXPONENT)).0;
     }
 
-    /// `master ← master · decay − delta(i)`, for every element.
-    ///
-    /// `buffer`: one value an element, read by `delta` and overwritten. `bound`: at least every `|delta|`.
-    /// Rounding: half to even, the decay and the delta once each, at an exponent where both fit.
-    pub fn update(&mut self, buffer: &mut [i32], decay: Real, bound: Real, mut delta: impl FnMut(usize, i32) -> Real) {
+    /// The exponent at which masters that were multiplied by at most 1 and moved by at most `bound` fit 30 bits, for
+    /// [`moved`](Master::moved).
+    #[must_use]
+    pub fn common(&self, bound: Real) -> i32 {
         // bound < 2^(e + 31) and must stay below 2^29 at the common exponent; masters are below 2^30.
         let current = i32::from(*self.exponent);
-        let common = match (bound.is_zero(), *self.exponent == Exp::ZERO.0) {
+        match (bound.is_zero(), *self.exponent == Exp::ZERO.0) {
             (false, false) => current.max(bound.exponent() + 2),
             (false, true) => bound.exponent() + 2,
             (true, _) => current,
-        };
-        let down = (common - current - decay.exponent()).clamp(0, 63) as u32;
-        for (i, ((b, &h), &l)) in buffer.iter_mut().zip(self.high.iter()).zip(self.low.iter()).enumerate() {
-            // |master · decay mantissa| < 2^30 · 2^31.
-            let kept = shift_right_half_even(i64::from(join(h, l)) * i64::from(decay.mantissa()), down) as i32;
-            *b = kept.wrapping_sub(delta(i, *b).to_q(-common));
         }
-        self.set(buffer, common);
+    }
+
+    /// `buffer[i] ← master[i] · decay − delta(i, buffer[i])` at exponent `common`, for the elements of a range; the masters
+    /// stay. To be followed by [`set`](Master::set).
+    ///
+    /// Rounding: half to even, the decay and the delta once each; a delta beyond the bound that `common` was told saturates.
+    pub fn moved(
+        &self,
+        buffer: &mut [i32],
+        range: Range<usize>,
+        decay: Real,
+        common: i32,
+        mut delta: impl FnMut(usize, i32) -> Real,
+    ) {
+        let down = (common - i32::from(*self.exponent) - decay.exponent()).clamp(0, 63) as u32;
+        let buffer = buffer.get_mut(range.clone()).unwrap_or(&mut []);
+        for ((i, b), master) in range.clone().zip(buffer).zip(self.part(range)) {
+            // |master · decay mantissa| < 2^30 · 2^31.
+            let kept = shift_right_half_even(i64::from(master) * i64::from(decay.mantissa()), down) as i32;
+            *b = kept.saturating_sub(delta(i, *b).to_q(-common));
+        }
     }
 }
 
@@ -100,6 +120,12 @@ mod tests {
 
     fn value(m: &Master<'_>, i: usize) -> f64 {
         f64::from(join(m.high[i], m.low[i])) * f64::from(*m.exponent).exp2()
+    }
+
+    fn update(m: &mut Master<'_>, buffer: &mut [i32], bound: Real, delta: Real) {
+        let common = m.common(bound);
+        m.moved(buffer, 0..buffer.len(), Real::ONE, common, |_, _| delta);
+        m.set(buffer, common);
     }
 
     proptest! {
@@ -132,7 +158,7 @@ mod tests {
             let before: vec::Vec<f64> = (0..4).map(|i| value(&m, i)).collect();
             let delta = Real::new(i64::from(d), de);
             let mut buffer = vec![0; 4];
-            m.update(&mut buffer, Real::ONE, delta.abs(), |_, _| delta);
+            update(&mut m, &mut buffer, delta.abs(), delta);
             let top = before.iter().fold(0.0_f64, |a, b| a.max(b.abs())).max((f64::from(d) * f64::from(de).exp2()).abs());
             for (i, b) in before.iter().enumerate() {
                 let want = b - f64::from(d) * f64::from(de).exp2();
@@ -158,7 +184,7 @@ mod tests {
         m.set(&[100], 0);
         for i in 0..400 {
             let delta = Real::ratio(if i % 2 == 0 { 1 } else { -1 }, 11);
-            m.update(&mut [0], Real::ONE, Real::ONE, |_, _| delta);
+            update(&mut m, &mut [0], Real::ONE, delta);
         }
         assert!((value(&m, 0) - 100.0).abs() < 1e-5, "{}", value(&m, 0));
     }

@@ -10,7 +10,7 @@
 //! * [`loss`]: cross-entropy, binary cross-entropy on logits, mean squared error
 //! * [`optimizer`]: what an optimizer is; [`adamw`], [`sgd`]; [`rule`]: either, chosen at run time
 //! * [`schedule`]: the learning rate over time
-//! * [`trainer`]: the sequence of units
+//! * [`trainer`]: the sequence of units; `update`: how it updates a tensor, a part at a time
 //! * [`master`], [`moments`]: the number formats of the parameters and of the optimizers' state
 
 pub mod adamw;
@@ -23,6 +23,7 @@ pub mod rule;
 pub mod schedule;
 pub mod sgd;
 pub mod trainer;
+mod update;
 
 pub use adamw::AdamW;
 pub use learner::{Learn, LearnError, Learner};

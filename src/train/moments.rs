@@ -79,7 +79,9 @@ pub fn weighted(terms: &[Term; 3], x: [i32; 3], exponent: i32) -> i32 {
     let [a, b, c] = terms;
     let [xa, xb, xc] = x;
     let part = |t: &Term, x: i32| if t.bits == 0 { 0 } else { t.at(x, exponent) };
-    (part(a, xa) + part(b, xb) + part(c, xc)) as i32
+    let sum = part(a, xa) + part(b, xb) + part(c, xc);
+    // Beyond 32 bits only at another exponent than the terms'.
+    i32::try_from(sum).unwrap_or(if sum < 0 { -i32::MAX } else { i32::MAX })
 }
 
 /// The second moment of one tensor: `value = (1024 + mantissa) · 2^(field + offset)`; code 0 is 0.

@@ -1,9 +1,10 @@
 //! [`Rule`]: an optimizer that is chosen at run time.
 
-use super::optimizer::sealed::Sealed;
-use super::optimizer::{Optimizer, Step, Tensor};
+use super::optimizer::Optimizer;
+use super::update::{Step, Tensor, Update};
 use super::{AdamW, Sgd};
 use crate::fixed::Real;
+use core::ops::Range;
 
 /// One of the optimizers. Firmware that knows which names that one, and carries no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,23 @@ macro_rules! whichever {
     };
 }
 
-impl Sealed for Rule {}
+impl Update for Rule {
+    fn exponent(&self, tensor: &Tensor<'_>, step: &Step) -> Option<i32> {
+        whichever!(self, rule => rule.exponent(tensor, step))
+    }
+
+    fn gather(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: i32, range: Range<usize>) {
+        whichever!(self, rule => rule.gather(tensor, step, exponent, range));
+    }
+
+    fn settle(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: Option<i32>) -> Option<i32> {
+        whichever!(self, rule => rule.settle(tensor, step, exponent))
+    }
+
+    fn apply(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: Option<i32>, common: i32, range: Range<usize>) {
+        whichever!(self, rule => rule.apply(tensor, step, exponent, common, range));
+    }
+}
 
 impl Optimizer for Rule {
     fn moments(&self) -> usize {
@@ -41,9 +58,5 @@ impl Optimizer for Rule {
 
     fn lr(&self) -> Real {
         whichever!(self, rule => rule.lr())
-    }
-
-    fn update(&self, tensor: Tensor<'_>, step: &Step) {
-        whichever!(self, rule => rule.update(tensor, step));
     }
 }

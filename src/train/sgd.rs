@@ -1,11 +1,12 @@
 //! SGD with momentum, as `torch.optim.SGD`: `v ← μ v + g + λ p`, `p ← p − lr · v`.
 
 use super::moments::{Term, common_exponent, weighted};
-use super::optimizer::sealed::Sealed;
-use super::optimizer::{Optimizer, Step, Tensor, is_decay};
+use super::optimizer::{Optimizer, is_decay};
+use super::update::{Step, Tensor, Update};
 use crate::fixed::block::requantize_i32;
 use crate::fixed::rounding::bit_length;
 use crate::fixed::{Exp, Real};
+use core::ops::Range;
 
 /// SGD. Without momentum it keeps no state, and forgets what there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,55 @@ impl Sgd {
     pub const DEFAULT: Sgd = Sgd { lr: Real::ratio(1, 100), momentum: Real::ratio(9, 10), weight_decay: Real::ZERO };
 }
 
-impl Sealed for Sgd {}
+impl Sgd {
+    /// What the velocity is a sum of: μ v, g, λ p.
+    fn terms(&self, tensor: &Tensor<'_>, step: &Step) -> [Term; 3] {
+        let grad = tensor.state.gradient;
+        let (first, master) = (tensor.state.first, *tensor.master.exponent);
+        let live = |exponent: i16, bits: u32| if exponent == Exp::ZERO.0 { 0 } else { bits };
+        [
+            Term { factor: step.gradient_factor.scale(grad.exponent()), bits: grad.bits() },
+            Term { factor: self.momentum.scale(i32::from(first)), bits: live(first, 15) },
+            Term { factor: self.weight_decay.scale(i32::from(master)), bits: live(master, 30) },
+        ]
+    }
+}
+
+impl Update for Sgd {
+    fn exponent(&self, tensor: &Tensor<'_>, step: &Step) -> Option<i32> {
+        common_exponent(&self.terms(tensor, step))
+    }
+
+    fn gather(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: i32, range: Range<usize>) {
+        let terms = self.terms(tensor, step);
+        let buffer = tensor.gradient.get_mut(range.clone()).unwrap_or(&mut []);
+        let momenta = tensor.first.get(range.clone()).unwrap_or(&[]);
+        for (i, (g, p)) in buffer.iter_mut().zip(tensor.master.part(range)).enumerate() {
+            let m = momenta.get(i).copied().unwrap_or(0);
+            *g = weighted(&terms, [*g, i32::from(m), p], exponent);
+        }
+    }
+
+    fn settle(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: Option<i32>) -> Option<i32> {
+        if self.momentum.is_zero() {
+            // What a later momentum would go on from: nothing.
+            tensor.first.fill(0);
+            tensor.state.first = Exp::ZERO.0;
+        }
+        let exponent = exponent?; // No gradient yet, no momentum, nothing to decay.
+        if !self.momentum.is_zero() {
+            tensor.state.first = requantize_i32(tensor.gradient, exponent, tensor.first).0;
+        }
+        let union = tensor.gradient.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
+        let bound = step.lr.abs().scale(exponent).scale(bit_length(union) as i32);
+        Some(tensor.master.common(bound))
+    }
+
+    fn apply(&self, tensor: &mut Tensor<'_>, step: &Step, exponent: Option<i32>, common: i32, range: Range<usize>) {
+        let velocity = step.lr.scale(exponent.unwrap_or(0));
+        tensor.master.moved(tensor.gradient, range, Real::ONE, common, |_, v| velocity.mul_int(v));
+    }
+}
 
 impl Optimizer for Sgd {
     fn moments(&self) -> usize {
@@ -45,36 +94,5 @@ impl Optimizer for Sgd {
 
     fn lr(&self) -> Real {
         self.lr
-    }
-
-    fn update(&self, tensor: Tensor<'_>, step: &Step) {
-        let Tensor { mut master, gradient, first, state, .. } = tensor;
-        let keeps = !self.momentum.is_zero();
-        if !keeps {
-            // What a later momentum would go on from: nothing.
-            first.fill(0);
-            state.first = Exp::ZERO.0;
-        }
-        let grad = state.gradient;
-        let live = |exponent: i16, bits: u32| if exponent == Exp::ZERO.0 { 0 } else { bits };
-        let terms = [
-            Term { factor: step.gradient_factor.scale(grad.exponent()), bits: grad.bits() },
-            Term { factor: self.momentum.scale(i32::from(state.first)), bits: live(state.first, 15) },
-            Term { factor: self.weight_decay.scale(i32::from(*master.exponent)), bits: live(*master.exponent, 30) },
-        ];
-        let Some(exponent) = common_exponent(&terms) else {
-            return; // no gradient yet, no momentum, nothing to decay
-        };
-        let momenta = first.iter().copied().chain(core::iter::repeat(0));
-        for ((g, m), p) in gradient.iter_mut().zip(momenta).zip(master.values()) {
-            *g = weighted(&terms, [*g, i32::from(m), p], exponent);
-        }
-        if keeps {
-            state.first = requantize_i32(gradient, exponent, first).0;
-        }
-        let union = gradient.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
-        let velocity = step.lr.scale(exponent);
-        let bound = velocity.abs().scale(bit_length(union) as i32);
-        master.update(gradient, Real::ONE, bound, |_, v| velocity.mul_int(v));
     }
 }

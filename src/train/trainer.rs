@@ -1,13 +1,15 @@
 //! [`Trainer`]: the sequence of bounded units from a sample to an updated A and B.
 //!
-//! One unit is one layer forward, the loss, one layer backward, the norm of one tensor, or the update of one tensor.
+//! One unit is one layer forward, the loss, one layer backward, the norm of one tensor, or a part of the update of one tensor
+//! ([`Train::update_elements`](crate::model::Train::update_elements) says how large a part).
 //! Between units all state lies in the learner's memory, so the scratch may serve an inference meanwhile.
 
 use super::learner::{BackwardParts, ForwardParts, Learner, Mask};
 use super::loss::{LossKind, Staged, Target, loss};
 use super::moments::sum_of_squares;
-use super::optimizer::{Optimizer, Step, is_decay};
+use super::optimizer::{Optimizer, is_decay};
 use super::schedule::Schedule;
+use super::update::{Step, Turn};
 use crate::fixed::hash::{Purpose, Seed, Stream};
 use crate::fixed::{Block, Exp, Real, Tile, TileMut};
 use crate::image::Fingerprint;
@@ -140,7 +142,7 @@ pub(crate) enum Phase {
     Loss { at: usize },
     Backward { site: u16, at: usize, flip: usize, exponent: Exp },
     Norm { tensor: usize, sum: Real },
-    Update { tensor: usize, factor: Real },
+    Update { tensor: usize, factor: Real, turn: Turn },
 }
 
 /// Trains one adapter on one model.
@@ -164,7 +166,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     /// A trainer with one sample a step, a constant rate, no clipping, no dropout, and the loss that fits the head.
     ///
     /// What an earlier trainer of this learner left, a sample half done (under the dropout it began with) or gradients of
-    /// an unfinished step, goes on here, and a schedule goes on from the steps made so far; the moments of another optimizer are forgotten.
+    /// an unfinished step, goes on here (with the hyper-parameters given here), and a schedule goes on from the steps made so far; the moments of another optimizer are forgotten.
     ///
     /// # Errors
     /// [`TrainError::Base`], [`TrainError::Moments`], [`TrainError::Hyperparameter`].
@@ -347,7 +349,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             Phase::Loss { at } => return Ok((Some(self.loss_unit(at, scratch)), false)),
             Phase::Backward { site, at, flip, exponent } => self.backward(site, at, flip, exponent, scratch)?,
             Phase::Norm { tensor, sum } => self.norm(tensor, sum),
-            Phase::Update { tensor, factor } => return Ok((None, self.update(tensor, factor))),
+            Phase::Update { tensor, factor, turn } => return Ok((None, self.update(tensor, factor, turn))),
         }
         Ok((None, false))
     }
@@ -454,7 +456,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     fn norm(&mut self, tensor: usize, sum: Real) {
         let mean = Real::ratio(1, self.learner.pending);
         let Some(clip) = self.clip else {
-            self.learner.phase = Phase::Update { tensor: 0, factor: mean };
+            self.learner.phase = Phase::Update { tensor: 0, factor: mean, turn: Turn::START };
             return;
         };
         let sum = match self.learner.tensor(tensor) {
@@ -470,11 +472,11 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             // PyTorch: min(1, max_norm / (norm + 1e-6)).
             let norm = sum.sqrt().mul(mean);
             let limit = clip.div(norm.add(Real::ratio(1, 1_000_000))).min(Real::ONE);
-            Phase::Update { tensor: 0, factor: mean.mul(limit) }
+            Phase::Update { tensor: 0, factor: mean.mul(limit), turn: Turn::START }
         };
     }
 
-    fn update(&mut self, tensor: usize, factor: Real) -> bool {
+    fn update(&mut self, tensor: usize, factor: Real, turn: Turn) -> bool {
         // The schedule counts on when the optimizer changes; its moments start anew.
         let steps = self.learner.steps.saturating_add(1);
         let number = self.learner.moment_steps.saturating_add(1);
@@ -484,12 +486,17 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             gradient_factor: factor,
             dither: Stream::new(self.seed, Purpose::Dither, steps, tensor as u32),
         };
+        let elements = self.learner.train.update_elements;
         if let Some(mut t) = self.learner.tensor(tensor) {
-            self.optimizer.update(t.reborrow(), &step);
+            let turn = turn.advance(&self.optimizer, &mut t, &step, elements);
+            if turn != Turn::Done {
+                self.learner.phase = Phase::Update { tensor, factor, turn };
+                return false;
+            }
             t.clear_gradient();
         }
         if tensor + 1 < self.learner.tensors() {
-            self.learner.phase = Phase::Update { tensor: tensor + 1, factor };
+            self.learner.phase = Phase::Update { tensor: tensor + 1, factor, turn: Turn::START };
             return false;
         }
         self.learner.steps = steps;

@@ -6,7 +6,7 @@ use crate::layer::gradient::Gradient;
 use crate::layer::linear::LoraGradient;
 use crate::model::Active;
 use crate::train::master::Master;
-use crate::train::optimizer::Tensor;
+use crate::train::update::Tensor;
 
 impl Learner<'_> {
     /// Number of tensors: A and B of every record.

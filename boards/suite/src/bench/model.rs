@@ -58,7 +58,7 @@ pub(super) fn adamw<B: Board>(
     pool: &Pool,
     network: &Network,
 ) -> Result<(), Failure> {
-    learn(meter, memory, pool, network, Train::adamw(), AdamW::DEFAULT, "adamw-step", true)
+    learn(meter, memory, pool, network, Train::adamw(), AdamW::DEFAULT, "adamw", true)
 }
 
 /// A step of SGD with momentum.
@@ -68,7 +68,7 @@ pub(super) fn momentum<B: Board>(
     pool: &Pool,
     network: &Network,
 ) -> Result<(), Failure> {
-    learn(meter, memory, pool, network, Train::momentum(), Sgd::DEFAULT, "sgd-momentum-step", false)
+    learn(meter, memory, pool, network, Train::momentum(), Sgd::DEFAULT, "sgd-momentum", false)
 }
 
 #[allow(clippy::too_many_arguments)] // Two callers above; each argument is one thing.
@@ -79,7 +79,7 @@ fn learn<B: Board, O: Optimizer>(
     network: &Network,
     train: Train,
     optimizer: O,
-    op: &str,
+    rule: &str,
     whole: bool,
 ) -> Result<(), Failure> {
     let model = Model::open(network.image)?;
@@ -100,6 +100,10 @@ fn learn<B: Board, O: Optimizer>(
         (done, step) = meter.count(|| bench_step(&mut trainer, &mut scratch))?;
         done?;
     }
+    trainer.sample(input(&model, pool, 0), Target::Class(0), &mut scratch)?;
+    let longest_of_sample = longest(meter, &mut trainer, &mut scratch)?;
+    trainer.flush()?;
+    let longest_of_step = longest(meter, &mut trainer, &mut scratch)?;
     drop(trainer);
     if whole {
         let adapters = [learner.view()];
@@ -108,8 +112,27 @@ fn learn<B: Board, O: Optimizer>(
         done?;
         meter.print(format_args!("infer+lora{RANK}"), network.name, instructions, Work::Macs(macs(&model, RANK)))?;
         meter.print(format_args!("train-sample+lora{RANK}"), network.name, sample, Work::Units(1, "sample"))?;
+        let unit = Work::Units(1, "unit");
+        meter.print(format_args!("train-sample+lora{RANK}-longest-unit"), network.name, longest_of_sample, unit)?;
     }
-    meter.print(op, network.name, step, Work::Units(parameters, "parameter"))
+    meter.print(format_args!("{rule}-step"), network.name, step, Work::Units(parameters, "parameter"))?;
+    meter.print(format_args!("{rule}-longest-unit"), network.name, longest_of_step, Work::Units(1, "unit"))
+}
+
+/// Runs all units, and tells what the longest cost: what lies between two moments in which firmware can do anything else.
+fn longest<B: Board, O: Optimizer>(
+    meter: &mut Meter<'_, B>,
+    trainer: &mut Trainer<'_, '_, '_, O>,
+    scratch: &mut Scratch<'_>,
+) -> Result<u64, Failure> {
+    let mut longest = 0;
+    loop {
+        let (progress, instructions) = meter.count(|| trainer.advance(scratch))?;
+        longest = longest.max(instructions);
+        if !progress?.more() {
+            return Ok(longest);
+        }
+    }
 }
 
 #[inline(never)]

@@ -98,7 +98,11 @@ pub fn execute(args: &Args) -> Result<Report> {
         row("RAM in all", ram, ""),
     ];
     let macs = plan.longest_unit_macs() as u64;
-    let mut human = format!("{}\nlongest unit of work: {} MACs", table(&rows), thousands(macs));
+    let mut human = format!("{}\nlongest unit of work: a layer of {} MACs", table(&rows), thousands(macs));
+    let (update, largest) = (plan.longest_update() as u64, plan.largest_tensor() as u64);
+    if update > 0 {
+        human += &format!("; or {} elements of an update, of {}", thousands(update), thousands(largest));
+    }
     let mut fits = true;
     let mut on_board = Value::Null;
     if let Some(board) = board {
@@ -113,6 +117,8 @@ pub fn execute(args: &Args) -> Result<Report> {
         "flash": {"base": base_bytes, "adapters": adapters, "firmware": args.firmware, "total": flash},
         "ram": {"scratch": scratch, "learner": learn, "arena": plan.bytes(), "stack": args.stack, "total": ram},
         "longest_unit_macs": macs,
+        "longest_update_elements": update,
+        "largest_tensor": largest,
         "board": on_board,
         "fits": fits,
     });
