@@ -42,7 +42,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
     let file = ImageFile::open(&one.path)?;
-    let mut parts = Parts::copy(&file.adapter(&model)?);
+    let mut parts = Parts::copy(&file.adapter(&model)?).with_low_plane();
     parts.scale(one.scale);
     let data = dataset::open(&args.input)?;
     let inputs = dataset::inputs(&data, model.spec().features)?;
