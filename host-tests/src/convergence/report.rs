@@ -13,7 +13,7 @@ pub fn document(outcomes: &[Outcome], small_batches: &[Outcome]) -> String {
         "# Fixed point beside floats
 
 Written by `cargo run --release -p ranklet-host-tests --bin convergence`; with `--check` the command trains, writes
-nothing, and fails where a claim below does not hold. A short form runs with the tests.
+nothing, and fails where a claim below does not hold; `cargo xtask test` does that.
 
 The same training twice: by the core, in integers, and by a float reference on the dequantised base, with the same data
 in the same order, the same initial A and B, and the same hyper-parameters.
