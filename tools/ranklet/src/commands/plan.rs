@@ -65,6 +65,9 @@ pub fn execute(args: &Args) -> Result<Report> {
     let board = board.transpose()?;
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
+    if args.train.is_some() {
+        super::perceptron(&model, "plan --train")?;
+    }
     let plan = match training(args)? {
         Some(train) => Plan::new(model.bytes())?.train(train),
         None => Plan::new(model.bytes())?,
@@ -82,11 +85,12 @@ pub fn execute(args: &Args) -> Result<Report> {
     let (scratch, learn) = (plan.scratch_bytes() as u64, plan.learn_bytes() as u64);
     let flash = (base_bytes + adapters).checked_add(args.firmware);
     let flash = flash.ok_or_else(|| anyhow!("--firmware {}: more than can be counted", args.firmware))?;
-    let ram = (scratch + learn).checked_add(args.stack);
+    let cache = plan.cache_bytes() as u64;
+    let ram = (scratch + cache + learn).checked_add(args.stack);
     let ram = ram.ok_or_else(|| anyhow!("--stack {}: more than can be counted", args.stack))?;
 
     let row = |what: &str, n: u64, note: &str| vec![what.to_owned(), n.to_string(), bytes(n), note.to_owned()];
-    let rows = vec![
+    let mut rows = vec![
         ["", "bytes", "", ""].map(str::to_owned).to_vec(),
         row("flash: base image", base_bytes, ""),
         row("flash: adapter images", adapters, ""),
@@ -97,8 +101,12 @@ pub fn execute(args: &Args) -> Result<Report> {
         row("RAM: stack", args.stack, "an allowance (--stack); `cargo xtask size` measures"),
         row("RAM in all", ram, ""),
     ];
+    if cache > 0 {
+        rows.insert(6, row("RAM: cache", cache, "the arena, for keys and values of 32 tokens, or of the longest text"));
+    }
     let macs = plan.longest_unit_macs() as u64;
-    let mut human = format!("{}\nlongest unit of work: a layer of {} MACs", table(&rows), thousands(macs));
+    let unit = if model.spec().transformer().is_some() { "a block on a tile of tokens" } else { "a layer" };
+    let mut human = format!("{}\nlongest unit of work: {unit}, {} MACs", table(&rows), thousands(macs));
     let (update, largest) = (plan.longest_update() as u64, plan.largest_tensor() as u64);
     if update > 0 {
         human += &format!("; or {} elements of an update, of {}", thousands(update), thousands(largest));
@@ -115,7 +123,7 @@ pub fn execute(args: &Args) -> Result<Report> {
     }
     let json = json!({
         "flash": {"base": base_bytes, "adapters": adapters, "firmware": args.firmware, "total": flash},
-        "ram": {"scratch": scratch, "learner": learn, "arena": plan.bytes(), "stack": args.stack, "total": ram},
+        "ram": {"scratch": scratch, "cache": cache, "learner": learn, "arena": plan.bytes(), "stack": args.stack, "total": ram},
         "longest_unit_macs": macs,
         "longest_update_elements": update,
         "largest_tensor": largest,
