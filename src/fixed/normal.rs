@@ -29,7 +29,7 @@ static NODES: [(u32, u32); 51] = [
 /// use ranklet::fixed::normal::phi_q31;
 /// assert_eq!(phi_q31(0), 1 << 30);
 /// assert_eq!(phi_q31(1 << 26) + phi_q31(-1 << 26), 1 << 31);
-/// assert_eq!(phi_q31(1 << 26) >> 11, 882_229); // Φ(1) = 0.841345 in Q20
+/// assert_eq!(phi_q31(1 << 26) >> 11, 882_213); // Φ(1) = 0.841345 in Q20
 /// ```
 ///
 /// Derivation. From the nearest node x₀ = i/8, |d| ≤ 1/16, the tail is its Taylor series, whose derivatives are

@@ -6,9 +6,10 @@ use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// A tensor to be written, F32.
+/// A tensor to be written.
 #[derive(Clone, Debug)]
 pub struct Out {
+    dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
 }
@@ -17,7 +18,13 @@ impl Out {
     /// Of any shape; `data` is row-major.
     #[must_use]
     pub fn f32s(shape: &[usize], data: &[f32]) -> Out {
-        Out { shape: shape.to_vec(), bytes: data.iter().flat_map(|v| v.to_le_bytes()).collect() }
+        Out { dtype: Dtype::F32, shape: shape.to_vec(), bytes: data.iter().flat_map(|v| v.to_le_bytes()).collect() }
+    }
+
+    /// Whole numbers, I64.
+    #[must_use]
+    pub fn i64s(shape: &[usize], data: &[i64]) -> Out {
+        Out { dtype: Dtype::I64, shape: shape.to_vec(), bytes: data.iter().flat_map(|v| v.to_le_bytes()).collect() }
     }
 }
 
@@ -29,7 +36,7 @@ impl From<&Matrix> for Out {
 
 impl View for Out {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        self.dtype
     }
 
     fn shape(&self) -> &[usize] {
