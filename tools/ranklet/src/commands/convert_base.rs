@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::checkpoint::Checkpoint;
 use crate::hf::{self, config::Config};
-use crate::image::{self, base::convert};
+use crate::image::{self, ImageFile, base::convert};
 use crate::progress;
 use crate::quantize::WeightType;
 use crate::report::{Report, table};
@@ -62,7 +62,8 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
             let wide = args.residual == Residual::I32;
             let converted = image::transformer::convert(&checkpoint, &network, args.weights, wide, || bar.inc(1))?;
             bar.finish_and_clear();
-            let parameters = converted.layers.iter().map(|l| (l.inputs * l.outputs) as u64).sum();
+            let image = ImageFile::of(&args.output, &converted.bytes);
+            let parameters = image::parameters(&image.model()?);
             (converted, parameters)
         }
         None => {

@@ -43,6 +43,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     };
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
+    super::only_perceptrons(&base, &model, "grad")?;
     let file = ImageFile::open(&one.path)?;
     let mut parts = Parts::copy(&file.adapter(&model)?);
     parts.scale(one.scale).with_context(|| one.path.display().to_string())?;

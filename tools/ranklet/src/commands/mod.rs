@@ -192,6 +192,18 @@ pub(crate) fn open_adapters(args: &[AdapterArg]) -> Result<Vec<(ImageFile, f64)>
     args.iter().map(|a| Ok((ImageFile::open(&a.path)?, a.scale))).collect()
 }
 
+/// Refuses a transformer where only multilayer perceptrons are taken so far.
+pub(crate) fn only_perceptrons(base: &ImageFile, model: &Model<'_>, command: &str) -> Result<()> {
+    if model.spec().transformer().is_none() {
+        return Ok(());
+    }
+    bail!(
+        "{}: a transformer, and `ranklet {command}` takes multilayer perceptrons alone so far; `ranklet run` runs \
+         transformers, with adapters that PEFT trained",
+        base.path().display()
+    )
+}
+
 /// Their views on a model, and a note for each that was made with another quantization of the same checkpoint.
 pub(crate) fn bind<'a>(
     files: &'a [(ImageFile, f64)],

@@ -150,6 +150,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     }
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
+    super::only_perceptrons(&base, &model, "train")?;
     let loss = args.loss.map_or_else(|| dataset::loss_of(model.spec().head), |l| Ok(l.kind()))?;
     let data = dataset::open(&args.data)?;
     let inputs = dataset::inputs(&data, model.spec().features)?;
