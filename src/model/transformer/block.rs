@@ -247,6 +247,7 @@ impl<'m> BlockOf<'_, 'm> {
     }
 
     /// Attention of a tile to the encoder's output.
+    #[allow(clippy::too_many_arguments)] // The buffers of one block.
     pub(super) fn cross(
         &self,
         span: Span,

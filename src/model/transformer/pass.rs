@@ -307,7 +307,7 @@ impl<'p, 'm> Pass<'p, 'm> {
         let masked = self.sequence.valid.is_some();
         match self.stack {
             Stack::Encoder => {
-                let valid = masked.then_some(&*s.encoder_valid);
+                let valid = masked.then_some(s.encoder_valid);
                 block.attend(span, 0, self.sequence.len(), valid, &mut s.stream, s.encoder, s.tiles, s.rows)?;
             }
             Stack::Decoder => {
