@@ -585,6 +585,30 @@ fn an_adapter_without_its_low_plane_is_not_resumed() {
     assert_eq!(refused, Err(ranklet::train::LearnError::NoLowPlane));
 }
 
+#[test]
+fn a_scaling_that_no_image_holds_is_refused() {
+    use ranklet::image::record::RecordProblem;
+    use ranklet::model::AdapterError;
+    use ranklet::train::LearnError;
+    let fixture = fixture();
+    let model = fixture.model();
+    for (by, refused) in [(0, false), (1000, false), (1100, true), (-900, false), (-1100, true)] {
+        let mut desk = Desk::new(&model, Some(Train::sgd().rank(4).scaling(Real::ONE.scale(by))));
+        let (_, learn) = desk.split();
+        match learn.fresh(&model, Seed(1)) {
+            Ok(l) => {
+                assert!(!refused, "2^{by}");
+                let saved = save(&l);
+                assert!(ranklet::model::Adapter::open(&model, saved.bytes()).is_ok(), "2^{by}");
+            }
+            Err(e) => {
+                let problem = RecordProblem::Exponent;
+                assert_eq!((e, refused), (LearnError::Adapter(AdapterError::Record { index: 0, problem }), true));
+            }
+        }
+    }
+}
+
 /// One sample's gradients, as the learner holds them: A and B of every record, in floats.
 fn gradients(l: &Learner<'_>) -> Vec<f64> {
     let wide = |(g, e): (&[i32], i32)| -> Vec<f64> {

@@ -1,6 +1,6 @@
 //! [`Plan`]: every byte of RAM that a network needs, told at compile time from the head of its image.
 
-use super::spec::{LinearSpec, Roles, Spec};
+use super::spec::{LinearSpec, Roles, Spec, Stack, Transformer};
 use super::transformer::scratch::{SequenceLengths, SequencePlan};
 use super::transformer::store::CacheType;
 use crate::fixed::Real;
@@ -344,9 +344,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Multiply-accumulates of the longest unit of work between two returns of `advance` that is a layer, forward or
-    /// backward. An optimizer's units are of another kind: see [`longest_update`](Plan::longest_update).
+    /// backward, or, in a transformer, a block on a tile of tokens. An optimizer's units are of another kind: see [`longest_update`](Plan::longest_update).
     #[must_use]
     pub const fn longest_unit_macs(&self) -> usize {
+        if let (Some(t), Some(l)) = (self.spec.transformer(), self.sequence_lengths()) {
+            return self.longest_block_macs(t, &l);
+        }
         let mut longest = 0;
         let mut site = 0;
         while let Some(l) = self.linear(site) {
@@ -359,6 +362,29 @@ impl<'a> Plan<'a> {
             Some(t) => longest + 3 * t.rank as usize * 2 * self.widest(),
             None => longest,
         }
+    }
+
+    /// Of a transformer: a block on a tile of tokens, with as many keys as there can be.
+    const fn longest_block_macs(&self, t: &Transformer, l: &SequenceLengths) -> usize {
+        let mut longest = 0;
+        let mut at = 0;
+        while at < 2 {
+            let stack = if at == 0 { Stack::Encoder } else { Stack::Decoder };
+            if t.blocks(stack) > 0 {
+                let sites = t.block(stack, 0);
+                let (mut macs, mut site) = (0, sites.query);
+                while site <= sites.down {
+                    if let Some(layer) = self.linear(site) {
+                        macs += layer.inputs * layer.outputs;
+                    }
+                    site += 1;
+                }
+                let looks = 1 + sites.cross.is_some() as usize;
+                longest = max(longest, l.tile * (macs + 2 * looks * l.keys * t.query_width()));
+            }
+            at += 1;
+        }
+        longest
     }
 
     /// Elements that the optimizer works on in one unit, at most (`docs/benchmarks.md` has instructions for such a unit, which

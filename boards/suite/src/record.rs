@@ -76,6 +76,35 @@ pub fn digest<B: Board>(board: &mut B, leaf: &str, name: &str, value: u64) -> Re
     Ok(())
 }
 
+/// What the demo read right of its test images.
+#[derive(Debug, Clone, Copy)]
+pub struct Readings {
+    /// Test images.
+    pub images: usize,
+    /// By the base, upright.
+    pub upright: usize,
+    /// By the base, turned.
+    pub turned: usize,
+    /// With the trained adapter, turned.
+    pub adapted: usize,
+    /// By the base again, upright, the adapter switched off.
+    pub off: usize,
+}
+
+/// Prints what the demo came to.
+///
+/// # Errors
+/// [`Failure::Console`].
+pub fn demo<B: Board>(board: &mut B, readings: &Readings) -> Result<(), Failure> {
+    let Readings { images, upright, turned, adapted, off } = readings;
+    writeln!(
+        board,
+        "{{\"record\":\"demo\",\"board\":\"{}\",\"images\":{images},\"upright\":{upright},\"turned\":{turned},\"adapted\":{adapted},\"off\":{off}}}",
+        B::NAME
+    )?;
+    Ok(())
+}
+
 /// Prints the deepest stack use of the run so far. Boards without a stack of their own print nothing.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ pub fn document(outcomes: &[Outcome], small_batches: &[Outcome]) -> String {
         "# Fixed point beside floats
 
 Written by `cargo run --release -p ranklet-host-tests --bin convergence`; with `--check` the command trains, writes
-nothing, and fails where a claim below does not hold. A short form runs with the tests.
+nothing, and fails where a claim below does not hold; `cargo xtask test` does that.
 
 The same training twice: by the core, in integers, and by a float reference on the dequantised base, with the same data
 in the same order, the same initial A and B, and the same hyper-parameters.
@@ -54,11 +54,14 @@ Claim: the loss of every single step (mean over its batch) is within {} % of `f3
 
 Claim: the mean over {SEEDS} seeds lies inside the spread of float trainings that differ from each other only in rounding
 or in the fourth decimal of their start: `f32`, `f64`, and {PERTURBED} in `f32` whose initial values of A (up to 0.1 or
-so) are each off by up to {PERTURBATION:e}.
+so) are each off by up to {PERTURBATION:e}. A spread grows with the number of trainings, so that number is fixed: were fixed
+point just one more of them, it would be the least or the largest of {} with a probability of {:.0} %.
 
 | optimizer | after {} steps | fixed point | f32 | spread of the floats | inside |
 |---|---|---|---|---|---|
 ",
+        PERTURBED + 3,
+        200.0 / (PERTURBED + 3) as f64,
         s.steps
     );
     for o in outcomes {

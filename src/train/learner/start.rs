@@ -83,7 +83,8 @@ impl<'a> Learn<'a> {
     /// A new adapter: A uniform within ±1/√in (PEFT's Kaiming initialisation), B zero, so that it changes nothing yet.
     ///
     /// # Errors
-    /// [`LearnError::Plan`], [`LearnError::Rank`], [`LearnError::NothingToTrain`].
+    /// [`LearnError::Plan`], [`LearnError::Rank`], [`LearnError::NothingToTrain`]; [`LearnError::Adapter`] where the planned
+    /// scaling is beyond 2^±1000 or so, more than an image can hold.
     pub fn fresh(self, model: &Model<'_>, seed: Seed) -> Result<Learner<'a>, LearnError> {
         let rank = self.train.rank;
         if !(1..=MAX_RANK).contains(&usize::from(rank)) {
@@ -126,6 +127,8 @@ impl<'a> Learn<'a> {
         if used != found {
             return Err(LearnError::Plan { needed: used, found });
         }
+        // A scaling that no image could hold.
+        check_records(model, self.records, self.high.len()).map_err(LearnError::Adapter)?;
         let mut learner = self.start(model)?;
         learner.low.fill(0);
         learner.high.fill(0);

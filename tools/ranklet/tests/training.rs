@@ -158,6 +158,15 @@ fn training_goes_on_and_comes_back_as_peft() {
     );
     let card = std::fs::read_to_string(place.path("peft/README.md")).unwrap();
     assert!(card.contains("| optimizer | adamw |") && card.contains("| steps | 40 |"), "{card}");
+    // Stored for inference alone: refused in the device's words, and nothing is written. Its gradients are there all the same.
+    let high = p("high.rkl");
+    ranklet(&["convert", "adapter", &p("peft"), "--base", &p("base.rkl"), "--inference-only", "-o", &high]).unwrap();
+    let e = train(&place, "c.rkl", &["--steps", "1", "--init", &high]).err().map(|e| format!("{e:#}")).unwrap();
+    assert!(e.contains("it was stored for inference alone") && e.contains("--inference-only"), "{e}");
+    assert!(!place.path("c.rkl").exists());
+    place.tensors("in.safetensors", &[("inputs", &[1, 6], &[0.5; 6]), ("cotangent", &[1, 3], &[1.0, 0.0, -1.0])]);
+    let grad = ["--base", &p("base.rkl"), "--input", &p("in.safetensors"), "--output", &p("grad.safetensors")];
+    ranklet(&[&["grad", "--adapter", &high], &grad[..]].concat()).unwrap();
     // A directory of ours may be replaced, a stranger's not.
     ranklet(&["export", &p("a.rkl"), "--base", &p("base.rkl"), "-o", &p("peft")]).unwrap();
     place.write("mine/notes.txt", "keep");
@@ -254,6 +263,7 @@ fn plans_say_whether_and_by_how_much() {
     assert!(fits.ok && fits.json["fits"] == true, "{}", fits.human);
     let (ram, arena) = (&fits.json["ram"], fits.json["ram"]["arena"].as_u64().unwrap());
     assert_eq!(ram["scratch"].as_u64().unwrap() + ram["learner"].as_u64().unwrap(), arena);
+    assert!(fits.human.contains("or 96 elements of an update, of 96"), "{}", fits.human);
     Net::new(&[64, 256, 3], 8).save(&place, "big", "classification");
     ranklet(&["convert", "base", &place.str("big"), "-o", &place.str("big.rkl")]).unwrap();
     let big = ranklet(&["plan", "--base", &place.str("big.rkl"), "--train", "--board", "microbit"]).unwrap();

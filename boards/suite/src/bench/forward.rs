@@ -5,7 +5,10 @@ use core::{fmt, hint::black_box};
 use ranklet::{
     fixed::{Exp, Real, Tile, TileMut},
     kernel::{I4, Weights},
-    layer::{Activation, Linear, Lora, ShapeError, Vector, linear::{Extras, Scratch}},
+    layer::{
+        Activation, Linear, Lora, ShapeError, Vector,
+        linear::{Extras, Scratch},
+    },
     model::RunError,
 };
 

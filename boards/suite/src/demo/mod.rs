@@ -33,7 +33,13 @@ use self::{
     digits::{DEVICE, Digit, TEST, View},
     screen::{History, Percent, Thousandths},
 };
-use crate::{Board, Failure, LEAF, busy::Busy, counter::Counter, digest::Digest, record};
+use crate::{
+    Board, Failure, LEAF,
+    busy::Busy,
+    counter::Counter,
+    digest::Digest,
+    record::{self, Readings},
+};
 
 static BASE: Image = include_image!("../../../../models/digits/digits.rkl");
 const PLAN: Plan = Plan::of(&BASE).train(Train::adamw().rank(RANK).alpha(2 * RANK));
@@ -106,8 +112,11 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
     let mut digest = Digest::new();
     digest.i16s(learner.high());
     digest.i16s(learner.low());
-    digest.bytes(&after.digest.to_le_bytes());
+    [upright, turned, after, off, on].iter().for_each(|reading| digest.bytes(&reading.digest.to_le_bytes()));
     record::digest(board, LEAF, "demo", digest.value())?;
+    let (images, adapted) = (TEST.len(), after.right);
+    let readings = Readings { images, upright: upright.right, turned: turned.right, adapted, off: off.right };
+    record::demo(board, &readings)?;
     record::stack(board)?;
 
     if off != upright || !unchanged {

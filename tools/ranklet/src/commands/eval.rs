@@ -35,7 +35,7 @@ pub struct Args {
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
-    super::only_perceptrons(&base, &model, "eval")?;
+    super::perceptron(&model, "eval")?;
     let files = super::open_adapters(&args.adapter)?;
     let (adapters, notes) = super::bind(&files, &model)?;
     let loss = args.loss.map_or_else(|| dataset::loss_of(model.spec().head), |l| Ok(l.kind()))?;

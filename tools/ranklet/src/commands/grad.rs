@@ -43,9 +43,9 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     };
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
-    super::only_perceptrons(&base, &model, "grad")?;
+    super::perceptron(&model, "grad")?;
     let file = ImageFile::open(&one.path)?;
-    let mut parts = Parts::copy(&file.adapter(&model)?);
+    let mut parts = Parts::copy(&file.adapter(&model)?).with_low_plane();
     parts.scale(one.scale).with_context(|| one.path.display().to_string())?;
     let data = dataset::open(&args.input)?;
     let inputs = dataset::inputs(&data, model.spec().features)?;

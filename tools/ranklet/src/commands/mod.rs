@@ -15,7 +15,7 @@ use crate::atomic;
 use crate::image::ImageFile;
 use crate::report::{Report, chain};
 use crate::tensor::printable;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser, ValueParserFactory};
 use clap::{Parser, Subcommand};
 use ranklet::image::layout::MAGIC;
@@ -192,18 +192,6 @@ pub(crate) fn open_adapters(args: &[AdapterArg]) -> Result<Vec<(ImageFile, f64)>
     args.iter().map(|a| Ok((ImageFile::open(&a.path)?, a.scale))).collect()
 }
 
-/// Refuses a transformer where only multilayer perceptrons are taken so far.
-pub(crate) fn only_perceptrons(base: &ImageFile, model: &Model<'_>, command: &str) -> Result<()> {
-    if model.spec().transformer().is_none() {
-        return Ok(());
-    }
-    bail!(
-        "{}: a transformer, and `ranklet {command}` takes multilayer perceptrons alone so far; `ranklet run` runs \
-         transformers, with adapters that PEFT trained",
-        base.path().display()
-    )
-}
-
 /// Their views on a model, and a note for each that was made with another quantization of the same checkpoint.
 pub(crate) fn bind<'a>(
     files: &'a [(ImageFile, f64)],
@@ -257,6 +245,16 @@ pub(crate) fn companion(path: &Path, name: &str) -> PathBuf {
 pub(crate) fn beyond_f32<'v>(what: &str, values: impl IntoIterator<Item = &'v f32>) -> Option<String> {
     let beyond = values.into_iter().filter(|v| !v.is_finite()).count();
     (beyond > 0).then(|| format!("{what} beyond f32, written as infinite: {beyond}"))
+}
+
+/// Refuses what transformers cannot do yet.
+pub(crate) fn perceptron(model: &Model<'_>, command: &str) -> Result<()> {
+    ensure!(
+        model.spec().transformer().is_none(),
+        "`{command}` takes a multilayer perceptron, and this base is a transformer: it converts, runs and carries \
+         adapters, but does not learn yet"
+    );
+    Ok(())
 }
 
 /// Notes as lines below a report.

@@ -86,11 +86,11 @@ pub fn execute(args: &Args) -> Result<Report> {
     let board = board.transpose()?;
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
+    if args.train.is_some() {
+        super::perceptron(&model, "plan --train")?;
+    }
     let plan = sequences(args, &model)?;
     let plan = match training(args)? {
-        Some(_) if model.spec().transformer().is_some() => {
-            bail!("--train: {} is a transformer, and none is trained on a device so far", args.base.display())
-        }
         Some(train) => plan.train(train),
         None => plan,
     };
@@ -131,7 +131,8 @@ pub fn execute(args: &Args) -> Result<Report> {
         rows.insert(6, row("RAM: cache", cache, "the arena: keys and values that a decoder looks back at"));
     }
     let macs = plan.longest_unit_macs() as u64;
-    let mut human = format!("{}\nlongest unit of work: a layer of {} MACs", table(&rows), thousands(macs));
+    let unit = if model.spec().transformer().is_some() { "a block on a tile of tokens" } else { "a layer" };
+    let mut human = format!("{}\nlongest unit of work: {unit}, {} MACs", table(&rows), thousands(macs));
     let (update, largest) = (plan.longest_update() as u64, plan.largest_tensor() as u64);
     if update > 0 {
         human += &format!("; or {} elements of an update, of {}", thousands(update), thousands(largest));

@@ -15,7 +15,7 @@ use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
 use ranklet::image::MAX_RANK;
 use ranklet::model::{Model, Roles};
-use ranklet::train::{AdamW, LossKind, Rule, Schedule, Sgd};
+use ranklet::train::{AdamW, LearnError, LossKind, Rule, Schedule, Sgd};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -150,7 +150,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     }
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
-    super::only_perceptrons(&base, &model, "train")?;
+    super::perceptron(&model, "train")?;
     let loss = args.loss.map_or_else(|| dataset::loss_of(model.spec().head), |l| Ok(l.kind()))?;
     let data = dataset::open(&args.data)?;
     let inputs = dataset::inputs(&data, model.spec().features)?;
@@ -294,6 +294,10 @@ fn start(args: &Args, model: &Model<'_>) -> Result<(Parts, Map<String, Value>)> 
     if let Some(path) = &args.init {
         let file = ImageFile::open(path)?;
         let adapter = file.adapter(model)?;
+        if adapter.low().is_empty() {
+            // As a device would: below the 16 bits of the high plane nothing is known of where training had come.
+            bail!("--init {}: {}; convert it without --inference-only", path.display(), LearnError::NoLowPlane);
+        }
         let mut meta = metadata::parse(adapter.metadata());
         meta.retain(|k, _| k == "peft_config");
         let parts = Parts::copy(&adapter);

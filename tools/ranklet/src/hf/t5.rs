@@ -121,7 +121,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         pool: if whole { Pool::End } else { Pool::None },
         epsilon: real(config.number("layer_norm_epsilon", 1e-6)?),
         score: Real::ONE,
-        start: start,
+        start,
         end: config.token("eos_token_id", 1),
         pad: config.token("pad_token_id", 0),
         rope: NONE,

@@ -61,14 +61,18 @@ impl Parts {
         parts
     }
 
-    /// From a checked adapter. An image without a low plane gets one of zeros.
+    /// From a checked adapter.
     #[must_use]
     pub fn copy(adapter: &ranklet::model::Adapter<'_>) -> Parts {
-        let low = match adapter.low() {
-            [] => vec![0; adapter.high().len()],
-            low => low.to_vec(),
-        };
-        Parts { records: adapter.records().to_vec(), high: adapter.high().to_vec(), low }
+        let (records, high, low) = (adapter.records().to_vec(), adapter.high().to_vec(), adapter.low().to_vec());
+        Parts { records, high, low }
+    }
+
+    /// The same with a low plane of zeros where the image has none: for what reads the high plane and changes neither.
+    #[must_use]
+    pub fn with_low_plane(mut self) -> Parts {
+        self.low.resize(self.high.len(), 0);
+        self
     }
 
     /// Multiplies every scaling.
@@ -119,7 +123,7 @@ pub fn convert(adapter: &Adapter, model: &Model<'_>, inference_only: bool) -> Re
 /// The adapter in `f32`: from both planes where the image has them.
 #[must_use]
 pub fn read(image: &ranklet::model::Adapter<'_>) -> Adapter {
-    let Parts { records, high, low } = Parts::copy(image);
+    let Parts { records, high, low } = Parts::copy(image).with_low_plane();
     let matrix = |rows: usize, cols: usize, high: &[i16], low: &[i16], exponent| {
         Matrix::new(rows, cols, high.iter().zip(low).map(|(&h, &l)| value(h, l, exponent)).collect())
     };

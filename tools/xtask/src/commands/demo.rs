@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{board::DEMO, commands::setup, emulate, firmware, host, report::Report, tree};
+use crate::{board::DEMO, commands::setup, elf, emulate, firmware, host, report::Report, tree};
 
 /// Runs the demo and tells whether it ended well.
 pub(crate) fn run(rank: u16) -> Result<bool> {
@@ -21,7 +21,12 @@ pub(crate) fn run(rank: u16) -> Result<bool> {
         Ok(toolchain) => {
             let firmware = firmware::build_with(toolchain, DEMO, &DEMO.leaves[0], "demo", &environment)?;
             println!("On an emulated Cortex-M4 (QEMU, {}):", DEMO.name);
-            emulate::run(DEMO, &firmware, &folder, show)?
+            let run = emulate::run(DEMO, &firmware, &folder, show)?;
+            let sizes = elf::read(&firmware.elf)?.sizes;
+            println!("\nThe firmware (by its ELF file, base image and test images included):");
+            println!("  flash         {} bytes", sizes.flash);
+            println!("  static RAM    {} bytes, the arena among them; the stack comes on top", sizes.ram);
+            run
         }
         Err(error) => {
             println!("On this host, not on a Cortex-M4: no bare-metal target or no emulator could be had.");

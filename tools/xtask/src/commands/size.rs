@@ -1,5 +1,7 @@
 //! `cargo xtask size`: memory of every firmware, against its budget.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use serde_json::json;
 
@@ -7,13 +9,14 @@ use crate::{
     board::BOARDS,
     budget::{self, Budget},
     commands::setup,
-    elf, emulate, firmware,
+    elf, emulate,
+    firmware::{self, Firmware},
     report::Report,
     table::{self, thousands},
     tree,
 };
 
-struct Row {
+pub(crate) struct Row {
     name: String,
     flash: u64,
     ram: u64,
@@ -22,8 +25,21 @@ struct Row {
 }
 
 impl Row {
+    /// What a firmware takes, by its file and a run of it.
+    ///
+    /// # Errors
+    /// If it is no sound file, did not run well, or told no stack.
+    pub(crate) fn of(firmware: &Firmware, run: &emulate::Run, budgets: &BTreeMap<String, Budget>) -> Result<Self> {
+        let (sizes, name) = (elf::read(&firmware.elf)?.sizes, &firmware.name);
+        let Some(stack) = run.stack().filter(|_| run.ended.ok()) else {
+            bail!("{name} {} and told no stack:\n{}", run.ended.how(), run.tail());
+        };
+        let budget = budgets.get(name).copied();
+        Ok(Self { name: name.clone(), flash: sizes.flash, ram: sizes.ram, stack, budget })
+    }
+
     /// What is over the budget, in words.
-    fn faults(&self) -> Vec<String> {
+    pub(crate) fn faults(&self) -> Vec<String> {
         let Some(budget) = self.budget else { return vec!["no budget in boards/budgets.json".into()] };
         [("flash", self.flash, budget.flash), ("static RAM", self.ram, budget.ram), ("stack", self.stack, budget.stack)]
             .into_iter()
@@ -42,13 +58,8 @@ pub(crate) fn run(json: bool) -> Result<bool> {
         for leaf in board.leaves {
             for application in board.applications {
                 let firmware = firmware::build(&toolchain, board, leaf, application)?;
-                let sizes = elf::read(&firmware.elf)?.sizes;
                 let run = emulate::run(board, &firmware, &tree::firmware(), |_| ())?;
-                let Some(stack) = run.stack().filter(|_| run.ended.ok()) else {
-                    bail!("{} {} and told no stack:\n{}", firmware.name, run.ended.how(), run.tail());
-                };
-                let budget = budgets.get(&firmware.name).copied();
-                rows.push(Row { name: firmware.name, flash: sizes.flash, ram: sizes.ram, stack, budget });
+                rows.push(Row::of(&firmware, &run, &budgets)?);
             }
         }
     }

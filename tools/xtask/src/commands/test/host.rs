@@ -60,6 +60,12 @@ pub(super) fn run(steps: &mut Steps) {
     steps.tests("tests: boards/suite", cargo().current_dir(tree::board("suite")).args(tests).arg("--all-features"));
 }
 
+/// Fixed-point training beside float training, in full: the claims of `docs/convergence.md`.
+pub(super) fn convergence(steps: &mut Steps) {
+    let arguments = ["run", "--quiet", "--release", "--package", "ranklet-host-tests", "--bin", "convergence"];
+    steps.program("convergence beside floats", cargo().args(arguments).args(["--", "--check"]));
+}
+
 /// The nonlinear functions over every argument.
 pub(super) fn sweeps(steps: &mut Steps) {
     let mut command = cargo();

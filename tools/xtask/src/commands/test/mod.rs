@@ -20,6 +20,7 @@ pub(crate) fn run(exhaustive: bool) -> Result<bool> {
         Ok(())
     });
     host::run(&mut steps);
+    host::convergence(&mut steps);
     if exhaustive {
         host::sweeps(&mut steps);
     }
