@@ -316,25 +316,30 @@ impl Checkpoint {
     /// [`CheckpointError::Missing`], [`Dtype`](CheckpointError::Dtype), [`NotFinite`](CheckpointError::NotFinite).
     pub fn f32s(&self, name: &str) -> Result<Tensor<f32>, CheckpointError> {
         let Raw { path, dtype, shape: dims, bytes } = self.raw(name)?;
-        let wide: Vec<f64> = match dtype {
-            Dtype::F32 => chunks(bytes).map(|b| f64::from(f32::from_le_bytes(b))).collect(),
-            Dtype::F64 => chunks(bytes).map(f64::from_le_bytes).collect(),
-            Dtype::F16 => chunks(bytes).map(|b| f16::from_le_bytes(b).to_f64()).collect(),
-            Dtype::BF16 => chunks(bytes).map(|b| bf16::from_le_bytes(b).to_f64()).collect(),
+        // One type after the other, not by way of f64: a table of embeddings is the largest thing in memory.
+        let data: Vec<f32> = match dtype {
+            Dtype::F32 => chunks(bytes).map(f32::from_le_bytes).collect(),
+            Dtype::F64 => chunks(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
+            Dtype::F16 => chunks(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => chunks(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
             found => {
                 let expected = "F32, F16, BF16 or F64 (quantized checkpoints: save the unquantized weights)";
                 return Err(CheckpointError::Dtype { path: path.to_owned(), name: name.to_owned(), found, expected });
             }
         };
-        if let Some(at) = wide.iter().position(|v| !(*v as f32).is_finite()) {
+        if let Some(at) = data.iter().position(|v| !v.is_finite()) {
+            let value = match dtype {
+                Dtype::F64 => chunks(bytes).nth(at).map_or(f64::NAN, f64::from_le_bytes),
+                _ => f64::from(data[at]),
+            };
             return Err(CheckpointError::NotFinite {
                 path: path.to_owned(),
                 name: name.to_owned(),
-                value: wide[at],
+                value,
                 position: position(&dims, at),
             });
         }
-        Ok(Tensor { shape: dims, data: wide.into_iter().map(|v| v as f32).collect() })
+        Ok(Tensor { shape: dims, data })
     }
 
     /// A tensor as `i64`, from I64 or I32: labels and token ids.

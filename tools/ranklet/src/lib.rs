@@ -12,6 +12,7 @@
 //! | [`quantize`] | from `f32` to the integers of an image |
 //! | [`checkpoint`], [`dataset`], [`tensor`], [`save`] | safetensors in and out |
 //! | [`files`], [`atomic`] | regular files in; nothing half-written out |
+//! | [`describe`] | what a base is, in words and in JSON |
 //! | [`progress`], [`report`] | bars; the two ways of saying something |
 //! | [`boards`] | what the boards have, for `plan` |
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod boards;
 pub mod checkpoint;
 pub mod commands;
 pub mod dataset;
+pub mod describe;
 pub mod export;
 pub mod files;
 pub mod fingerprint;

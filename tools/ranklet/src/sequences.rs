@@ -14,8 +14,9 @@ use anyhow::{Result, bail};
 use ranklet::float::from_block;
 use ranklet::layer::normalize::Input;
 use ranklet::model::arena::Workspace;
+use ranklet::model::spec::transformer::NO_TOKEN;
 use ranklet::model::spec::{Pool, Transformer};
-use ranklet::model::{Active, HeadKind, Model, Plan, Sequence};
+use ranklet::model::{Active, Model, Plan, Sequence};
 
 /// A batch of sequences of one length.
 #[derive(Clone, Debug)]
@@ -79,13 +80,7 @@ impl Batch {
             same("attention_mask", count, length)?;
             batch.valid = mask.iter().map(|&m| m == 1).collect();
         } else {
-            // A classifier that looks at the last token finds it as transformers does: the last that is no padding.
-            let pools = t.pool == Pool::Last;
-            batch.valid = if t.vocab > 0 {
-                batch.tokens.iter().map(|&id| !pools || id != t.pad).collect()
-            } else {
-                vec![true; batch.count * batch.length]
-            };
+            batch.valid = vec![true; batch.count * batch.length];
         }
         if file.contains("token_type_ids") {
             let (count, length, types) = ids(file, "token_type_ids", t.types.clamp(1, 256))?;
@@ -109,6 +104,15 @@ impl Batch {
         }
         Ok(batch)
     }
+}
+
+/// The token whose vector a classifier of texts looks at, as transformers finds it: the last that is no padding, whatever
+/// the mask says, and the first in a text of padding alone. `None` where the mask decides.
+fn last(t: &Transformer, tokens: &[u32], row: std::ops::Range<usize>) -> Option<usize> {
+    if t.pool != Pool::Last || t.vocab == 0 || t.pad == NO_TOKEN {
+        return None;
+    }
+    Some(tokens[row].iter().rposition(|&id| id != t.pad).unwrap_or(0))
 }
 
 /// Numbers below `limit`, (batch, seq).
@@ -156,7 +160,7 @@ pub fn run(
     let mut memory = vec![0; plan.bytes() + SLACK];
     let (mut scratch, mut cache) = Workspace::new(&mut memory).sequence(&plan)?;
     let outputs = model.spec().outputs;
-    let pooled = t.pool != Pool::None && model.spec().head != HeadKind::None;
+    let pooled = t.pool != Pool::None;
     let steps = if t.has_cross() { batch.decoder_length } else { batch.length };
     let features = model.spec().features;
     let mut raw = vec![0; batch.length * features];
@@ -188,7 +192,11 @@ pub fn run(
             model.decode(&mut scratch, &mut cache, sequence, adapters)?;
         }
         if pooled {
-            from_block(model.pooled(&mut scratch, sequence, adapters)?, &mut values);
+            let vector = match last(t, &batch.tokens, of(batch.length)) {
+                Some(index) => model.logits(&mut scratch, index, adapters)?,
+                None => model.pooled(&mut scratch, sequence, adapters)?,
+            };
+            from_block(vector, &mut values);
             data.extend_from_slice(&values);
         } else {
             for step in 0..steps {

@@ -25,6 +25,7 @@
 //! be a wish that nobody hears.
 
 use crate::files;
+use crate::hf;
 use crate::tensor::{excerpt, name_list};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -112,7 +113,7 @@ pub enum SpecError {
         problem: String,
     },
     /// An architecture that is not supported.
-    #[error("{path}: model_type {found:?} is not supported; supported are: \"mlp\"")]
+    #[error("{path}: model_type {found:?} is not supported; supported are: `mlp`, {}", supported())]
     Architecture {
         /// Which file.
         path: PathBuf,
@@ -274,6 +275,11 @@ impl Parser<'_> {
     }
 }
 
+/// The model types beside `mlp`.
+fn supported() -> String {
+    name_list(hf::SUPPORTED, hf::SUPPORTED.len())
+}
+
 fn shown(value: Option<&Value>) -> String {
     value.map_or("nothing".to_owned(), |v| excerpt(v.to_string()))
 }
@@ -319,7 +325,7 @@ mod tests {
         for (text, parts) in [
             ("[]", ["not a JSON object", "config.json"]),
             (r#"{"modules": ["0"]}"#, ["model_type", "nothing"]),
-            (r#"{"model_type": "bert"}"#, ["\"bert\"", "supported are: \"mlp\""]),
+            (r#"{"model_type": "falcon"}"#, ["\"falcon\"", "supported are: `mlp`, `bert`"]),
             (r#"{"model_type": "mlp", "modules": [], "head": "none"}"#, ["modules", "[]"]),
             (r#"{"model_type": "mlp", "modules": ["0", "0"], "head": "none"}"#, ["`0`", "twice"]),
             (r#"{"model_type": "mlp", "modules": ["0", "1"], "head": "none"}"#, ["activation", "relu"]),

@@ -3,13 +3,14 @@
 use crate::base::Base;
 use crate::checkpoint::Checkpoint;
 use crate::hf::{self, config::Config};
-use crate::image::{self, base::convert};
+use crate::image::{self, ImageFile, base::convert};
 use crate::progress;
 use crate::quantize::WeightType;
+use crate::quantize::recipe::{Keep, Recipe};
 use crate::report::{Report, table};
 use crate::spec;
 use crate::tensor::thousands;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,9 @@ pub struct Args {
     /// How the frozen weights are stored.
     #[arg(long, value_enum, default_value = "i8")]
     pub weights: WeightType,
+    /// Store the matrices whose module matches otherwise: PATTERN=i8|i16|i4, the pattern as in PEFT's rank_pattern.
+    #[arg(long, value_name = "PATTERN=TYPE", num_args = 1..)]
+    pub keep: Vec<Keep>,
     /// Width of a transformer's residual stream; 32 bits where a few channels are far above the rest.
     #[arg(long, value_enum, default_value = "i16")]
     pub residual: Residual,
@@ -54,21 +58,26 @@ fn transformer(path: &Path) -> Option<PathBuf> {
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let spec = super::companion(&args.checkpoint, spec::FILE);
     super::check_output(&args.output, &[&args.checkpoint, &spec])?;
+    let recipe = Recipe { to: args.weights, keep: args.keep.clone() };
     let (converted, parameters) = match transformer(&args.checkpoint) {
         Some(spec) => {
             let checkpoint = Checkpoint::open(&args.checkpoint)?;
             let network = hf::describe(&Config::read(&spec)?, &checkpoint)?;
             let bar = progress::bar(network.linears.len() as u64, u64::MAX, json, "quantizing");
             let wide = args.residual == Residual::I32;
-            let converted = image::transformer::convert(&checkpoint, &network, args.weights, wide, || bar.inc(1))?;
+            let converted = image::transformer::convert(&checkpoint, &network, recipe, wide, || bar.inc(1))?;
             bar.finish_and_clear();
-            let parameters = converted.layers.iter().map(|l| (l.inputs * l.outputs) as u64).sum();
+            let image = ImageFile::of(&args.output, &converted.bytes);
+            let parameters = image::parameters(&image.model()?);
             (converted, parameters)
         }
         None => {
+            if args.residual == Residual::I32 {
+                bail!("--residual i32: {} is no transformer", args.checkpoint.display());
+            }
             let base = Base::open(&args.checkpoint)?;
             let bar = progress::bar(base.linears.len() as u64, 8 * base.parameters(), json, "quantizing");
-            let converted = convert(&base, args.weights, || bar.inc(1));
+            let converted = convert(&base, recipe, || bar.inc(1));
             let converted = converted.with_context(|| args.checkpoint.display().to_string())?;
             bar.finish_and_clear();
             (converted, base.parameters())

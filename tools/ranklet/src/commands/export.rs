@@ -2,13 +2,13 @@
 
 use crate::adapter::Pair;
 use crate::atomic::{check_directory, identity};
+use crate::describe::weight_types;
 use crate::export::FILES;
 use crate::export::card::Facts;
 use crate::image::{ImageFile, adapter, metadata, parameters, sites};
 use crate::report::Report;
 use anyhow::{Result, bail};
 use ranklet::image::layout::section;
-use ranklet::kernel::Weights;
 use ranklet::model::Model;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ pub fn execute(args: &Args) -> Result<Report> {
     let facts = Facts {
         source: model.source().to_string(),
         image: model.head().image.to_string(),
-        weights: weight_type(&model).to_owned(),
+        weights: weight_types(&model),
         base_parameters: parameters(&model),
         snr_db: object(&mut base_metadata(&model), "snr_db"),
         training: object(&mut metadata::parse(image.metadata()), "training"),
@@ -89,16 +89,6 @@ pub fn execute(args: &Args) -> Result<Report> {
         "notes": notes,
     });
     Ok(Report::new(super::with_notes(human, &notes), json))
-}
-
-/// The type of a base's weights.
-pub(crate) fn weight_type(model: &Model<'_>) -> &'static str {
-    match model.linear(0).weights {
-        Weights::I8(_) => "i8",
-        Weights::I16(_) => "i16",
-        Weights::I4(_) => "i4",
-        _ => "of a later version",
-    }
 }
 
 /// The metadata of a base.

@@ -1,7 +1,8 @@
 //! `ranklet inspect FILE`
 
-use super::export::{base_metadata, weight_type};
+use super::export::base_metadata;
 use crate::adapter::trainable_line;
+use crate::describe;
 use crate::image::{ImageFile, metadata, parameters, sites};
 use crate::report::{Report, bytes, decimal, table};
 use crate::tensor::thousands;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use ranklet::image::layout::{Dtype, NONE, VERSION, section};
 use ranklet::image::{Head, Kind, LoraRecord};
 use ranklet::layer::Activation;
-use ranklet::model::{HeadKind, Plan, Train};
+use ranklet::model::{Plan, Train};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use zerocopy::FromBytes;
@@ -81,6 +82,10 @@ fn sections(head: &Head, image: &[u8]) -> (String, Vec<Value>) {
             section::NAMES => "names",
             section::METADATA => "metadata",
             section::VOCABULARY => "vocabulary",
+            section::NORM_WEIGHT => "norm weight",
+            section::ROPE => "rotary angles",
+            section::RELATIVE_BIAS => "relative bias",
+            section::BUCKETS => "buckets",
             _ => "unknown",
         };
         let dtype = match s.dtype {
@@ -110,51 +115,73 @@ type Part = (String, Vec<(&'static str, Value)>);
 fn base(file: &ImageFile) -> Result<Part> {
     let model = file.model()?;
     let spec = model.spec();
-    let head = match spec.head {
-        HeadKind::Classification => "classification",
-        HeadKind::Binary => "binary",
-        HeadKind::Regression => "regression",
-        HeadKind::None => "none",
-        _ => "unknown",
-    };
+    let head = describe::head(spec.head);
     let meta = base_metadata(&model);
-    let mut rows = vec![["site", "module", "in", "out", "activation", "SNR"].map(str::to_owned).to_vec()];
+    let t = spec.transformer();
+    let column = if t.is_some() { "role" } else { "activation" };
+    let mut rows = vec![["site", "module", "in", "out", column, "SNR"].map(str::to_owned).to_vec()];
     let mut layers = Vec::new();
     for (i, site) in sites(&model).iter().enumerate() {
-        let relu = model.linear_spec(i as u16).is_some_and(|l| l.activation == Activation::Relu);
-        let activation = if relu { "relu" } else { "" };
+        let layer = model.linear_spec(i as u16);
+        let role = layer.map_or(String::new(), |l| describe::role(l.role));
+        let relu = layer.is_some_and(|l| l.activation == Activation::Relu);
+        let shown = if t.is_some() { role.clone() } else { (if relu { "relu" } else { "" }).to_owned() };
         let snr = meta.get("snr_db").and_then(|m| m.get(&site.module)).cloned().unwrap_or(Value::Null);
-        let shown = snr.as_f64().map_or(String::new(), |db| format!("{db:.1} dB"));
+        let quality = snr.as_f64().map_or(String::new(), |db| format!("{db:.1} dB"));
         let (inputs, outputs) = (site.inputs.to_string(), site.outputs.to_string());
-        rows.push(vec![i.to_string(), site.module.clone(), inputs, outputs, activation.to_owned(), shown]);
-        layers.push(json!({"site": i, "module": site.module, "in": site.inputs, "out": site.outputs, "snr_db": snr}));
+        rows.push(vec![i.to_string(), site.module.clone(), inputs, outputs, shown, quality]);
+        let mut layer =
+            json!({"site": i, "module": site.module, "in": site.inputs, "out": site.outputs, "snr_db": snr});
+        if t.is_some() {
+            layer["role"] = json!(role);
+        }
+        layers.push(layer);
     }
     let plan = Plan::new(model.bytes())?;
     let training = plan.train(Train::adamw());
-    let trainable = training.learn_lengths().map_or(0, |l| l.parameters as u64);
+    let trainable = describe::trainable(&model, 8);
     let frozen = parameters(&model);
+    let weights = describe::weight_types(&model);
+    let family = match t {
+        Some(_) => meta.get("model_type").and_then(Value::as_str).unwrap_or("transformer"),
+        None => "mlp",
+    };
+    let input = match t {
+        Some(t) if t.vocab > 0 => format!("{} tokens", thousands(t.vocab as u64)),
+        _ => format!("{} features", spec.features),
+    };
+    let numbers = t.map_or(String::new(), |t| format!("{}\n", describe::transformer(t)));
+    let memory = match t {
+        Some(t) => format!("RAM for inference, {} tokens: {}", t.positions.min(32), bytes(plan.bytes() as u64)),
+        None => format!(
+            "RAM for inference {}; with training (AdamW, rank 8, every layer) {}",
+            bytes(plan.bytes() as u64),
+            bytes(training.bytes() as u64)
+        ),
+    };
     let text = format!(
-        "mlp, head {head}, {} features to {} outputs, {} parameters as {}\n\n{}\n\n\
-         RAM for inference {}; with training (AdamW, rank 8, every layer) {}\nrank 8 on every layer: {}",
-        spec.features,
+        "{family}, head {head}, {input} to {} outputs, {} parameters as {weights}\n{numbers}\n{}\n\n\
+         {memory}\nrank 8 on every layer: {}",
         spec.outputs,
         thousands(frozen),
-        weight_type(&model),
         table(&rows),
-        bytes(plan.bytes() as u64),
-        bytes(training.bytes() as u64),
         trainable_line(trainable, frozen),
     );
+    let mut ram = json!({"inference": plan.bytes()});
+    if t.is_none() {
+        ram["training_adamw_rank8"] = json!(training.bytes());
+    }
     let more = vec![
-        ("model_type", json!("mlp")),
+        ("model_type", json!(family)),
         ("head", json!(head)),
-        ("weights", json!(weight_type(&model))),
+        ("weights", json!(weights)),
         ("parameters", json!(frozen)),
         ("layers", json!(layers)),
         ("id2label", meta.get("id2label").cloned().unwrap_or(Value::Null)),
-        ("ram", json!({"inference": plan.bytes(), "training_adamw_rank8": training.bytes()})),
+        ("ram", ram),
         ("trainable_params_rank8", json!(trainable)),
         ("all_params_rank8", json!(trainable + frozen)),
+        ("transformer", t.map_or(Value::Null, describe::transformer_json)),
     ];
     Ok((text, more))
 }

@@ -6,7 +6,7 @@ use crate::report::{Report, bytes, table};
 use crate::tensor::{name_list, thousands};
 use anyhow::{Result, anyhow, bail, ensure};
 use ranklet::image::MAX_RANK;
-use ranklet::model::{Plan, Roles, Train};
+use ranklet::model::{CacheType, Model, Plan, Roles, Train};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -21,6 +21,15 @@ pub enum Room {
     Sgd,
 }
 
+/// How a decoder keeps keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CacheName {
+    /// As they were computed.
+    I16,
+    /// In half the memory, rounded.
+    I8,
+}
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,6 +39,18 @@ pub struct Args {
     /// Adapter images that lie in flash beside it.
     #[arg(long, num_args = 1..)]
     pub adapter: Vec<PathBuf>,
+    /// Transformers: tokens that one call is given, at most.
+    #[arg(long)]
+    pub tokens: Option<usize>,
+    /// Transformers with encoder and decoder: tokens of the encoder's input. Default as --tokens.
+    #[arg(long)]
+    pub source: Option<usize>,
+    /// Transformers: tokens that a decoder remembers. Default as --tokens.
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// Transformers: how a decoder remembers.
+    #[arg(long, value_enum)]
+    pub cache: Option<CacheName>,
     /// Plan for training too, with room for this optimizer.
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "adamw")]
     pub train: Option<Room>,
@@ -68,9 +89,10 @@ pub fn execute(args: &Args) -> Result<Report> {
     if args.train.is_some() {
         super::perceptron(&model, "plan --train")?;
     }
+    let plan = sequences(args, &model)?;
     let plan = match training(args)? {
-        Some(train) => Plan::new(model.bytes())?.train(train),
-        None => Plan::new(model.bytes())?,
+        Some(train) => plan.train(train),
+        None => plan,
     };
     if plan.learn_lengths().is_some_and(|l| l.records == 0) {
         bail!("--on {}: this base has no such layer", args.on);
@@ -82,10 +104,14 @@ pub fn execute(args: &Args) -> Result<Report> {
         adapters += file.bytes().len() as u64;
     }
     let base_bytes = model.bytes().len() as u64;
-    let (scratch, learn) = (plan.scratch_bytes() as u64, plan.learn_bytes() as u64);
+    let (mut scratch, mut cache, learn) =
+        (plan.scratch_bytes() as u64, plan.cache_bytes() as u64, plan.learn_bytes() as u64);
+    if model.spec().transformer().is_none_or(|t| t.decoder == 0) {
+        // What is carved for nobody still takes its alignment.
+        (scratch, cache) = (scratch + cache, 0);
+    }
     let flash = (base_bytes + adapters).checked_add(args.firmware);
     let flash = flash.ok_or_else(|| anyhow!("--firmware {}: more than can be counted", args.firmware))?;
-    let cache = plan.cache_bytes() as u64;
     let ram = (scratch + cache + learn).checked_add(args.stack);
     let ram = ram.ok_or_else(|| anyhow!("--stack {}: more than can be counted", args.stack))?;
 
@@ -102,7 +128,7 @@ pub fn execute(args: &Args) -> Result<Report> {
         row("RAM in all", ram, ""),
     ];
     if cache > 0 {
-        rows.insert(6, row("RAM: cache", cache, "the arena, for keys and values of 32 tokens, or of the longest text"));
+        rows.insert(6, row("RAM: cache", cache, "the arena: keys and values that a decoder looks back at"));
     }
     let macs = plan.longest_unit_macs() as u64;
     let unit = if model.spec().transformer().is_some() { "a block on a tile of tokens" } else { "a layer" };
@@ -131,6 +157,36 @@ pub fn execute(args: &Args) -> Result<Report> {
         "fits": fits,
     });
     Ok(Report { human, json, ok: fits })
+}
+
+/// The plan of a transformer of these lengths; of a perceptron, where none are given.
+fn sequences<'a>(args: &Args, model: &Model<'a>) -> Result<Plan<'a>> {
+    let mut plan = Plan::new(model.bytes())?;
+    let lengths = [("--tokens", args.tokens), ("--source", args.source), ("--context", args.context)];
+    let Some(t) = model.spec().transformer() else {
+        let cache = args.cache.map(|_| "--cache");
+        match lengths.iter().find_map(|(name, n)| n.map(|_| *name)).or(cache) {
+            Some(name) => bail!("{name}: {} is no transformer", args.base.display()),
+            None => return Ok(plan),
+        }
+    };
+    for (name, n) in lengths {
+        let within = n.is_none_or(|n| (1..=t.positions).contains(&n));
+        ensure!(within, "{name} {}: expected 1 to {}, the longest text of this base", n.unwrap_or(0), t.positions);
+    }
+    if let Some(n) = args.tokens {
+        plan = plan.tokens(n).source(n).context(n);
+    }
+    if let Some(n) = args.source {
+        plan = plan.source(n);
+    }
+    if let Some(n) = args.context {
+        plan = plan.context(n);
+    }
+    Ok(match args.cache {
+        Some(CacheName::I8) => plan.cache(CacheType::I8),
+        _ => plan,
+    })
 }
 
 fn training(args: &Args) -> Result<Option<Train>> {

@@ -1,7 +1,7 @@
 //! BERT: an encoder with norms behind, learned positions, token types.
 
 use super::config::{Config, one_over_root, real};
-use super::{HfError, Network, NormSource, Source};
+use super::{Bias, HfError, Network, NormSource, Source};
 use crate::checkpoint::Checkpoint;
 use ranklet::image::layout::NONE;
 use ranklet::model::HeadKind;
@@ -27,16 +27,17 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     if !dim.is_multiple_of(heads) {
         return Err(config.wrong("num_attention_heads", format!("{heads} does not divide hidden_size, {dim}")).into());
     }
-    let linear = |name: &str| Source::linear(checkpoint, prefix, module, name);
-    let (mut linears, mut norms) = (vec![], vec![NormSource::of(checkpoint, format!("{prefix}embeddings.LayerNorm"))]);
+    let linear = |name: &str| Source::linear(checkpoint, prefix, module, name, Bias::Needed);
+    let norm = |name: &str| NormSource::of(checkpoint, format!("{prefix}{name}"), Bias::Needed);
+    let (mut linears, mut norms) = (vec![], vec![norm("embeddings.LayerNorm")]);
     for i in 0..layers {
         for part in ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"] {
             linears.push(linear(&format!("encoder.layer.{i}.{part}")));
         }
         linears.push(linear(&format!("encoder.layer.{i}.intermediate.dense")));
         linears.push(linear(&format!("encoder.layer.{i}.output.dense")));
-        norms.push(NormSource::of(checkpoint, format!("{prefix}encoder.layer.{i}.attention.output.LayerNorm")));
-        norms.push(NormSource::of(checkpoint, format!("{prefix}encoder.layer.{i}.output.LayerNorm")));
+        norms.push(norm(&format!("encoder.layer.{i}.attention.output.LayerNorm")));
+        norms.push(norm(&format!("encoder.layer.{i}.output.LayerNorm")));
     }
     let mut flags = Flags::EMBEDDING_NORM;
     let mut ignored = vec!["position_ids".to_owned()];
@@ -48,11 +49,11 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     }
     let (mut head, mut outputs) = (HeadKind::None, dim);
     if architecture != MODEL {
-        linears.push(Source::linear(checkpoint, "", "", "classifier"));
-        head = if architecture == SEQUENCE { config.problem()? } else { HeadKind::Classification };
+        linears.push(Source::linear(checkpoint, "", "", "classifier", Bias::Needed));
         outputs = checkpoint.matrix("classifier.weight", "(labels, dim)")?.rows;
+        head = if architecture == SEQUENCE { config.problem(outputs)? } else { HeadKind::Classification };
     }
-    let embedding = |name: &str| Source::table(format!("{prefix}embeddings.{name}_embeddings.weight"));
+    let embedding = |name: &str| Source::table(prefix, module, &format!("embeddings.{name}_embeddings"));
     let transformer = Transformer {
         dim,
         hidden: config.count("intermediate_size")?,
@@ -72,7 +73,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         score: one_over_root(dim / heads),
         start: NO_TOKEN,
         end: NO_TOKEN,
-        pad: config.token("pad_token_id"),
+        pad: config.token("pad_token_id", 0),
         rope: NONE,
         bias: [NONE; 2],
         buckets: [NONE; 2],

@@ -1,9 +1,11 @@
 //! `config.json`: fields by name, and refusals that name them.
 
-use crate::tensor::name_list;
+use crate::files;
+use crate::tensor::{excerpt, name_list, printable};
 use ranklet::fixed::Real;
 use ranklet::layer::Activation;
 use ranklet::model::HeadKind;
+use ranklet::model::spec::transformer::NO_TOKEN;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,7 +48,7 @@ impl Config {
     /// [`ConfigError::Read`].
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
         let wrong = |problem: String| ConfigError::Read { path: path.to_owned(), problem };
-        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+        let text = files::read_text(path).map_err(|e| wrong(e.to_string()))?;
         match serde_json::from_str(&text) {
             Ok(Value::Object(fields)) => Ok(Config { path: path.to_owned(), fields }),
             Ok(_) => Err(wrong("not a JSON object".to_owned())),
@@ -65,7 +67,7 @@ impl Config {
     }
 
     fn not(&self, field: &str, expected: &str) -> ConfigError {
-        let found = self.fields.get(field).map_or("nothing".to_owned(), Value::to_string);
+        let found = self.fields.get(field).map_or("nothing".to_owned(), shown);
         self.wrong(field, format!("found {found}; expected {expected}"))
     }
 
@@ -133,11 +135,30 @@ impl Config {
         }
     }
 
-    /// A token; 0xFFFFFFFF where there is none. Of a list, the first.
+    /// A token of the vocabulary; `otherwise` where the field is left out, as the family's class has it; [`NO_TOKEN`] for
+    /// null, and for what no vocabulary holds. Of a list, the first.
     #[must_use]
-    pub fn token(&self, field: &str) -> u32 {
-        let found = self.found(field).and_then(|v| v.as_u64().or_else(|| v.get(0)?.as_u64()));
-        found.map_or(u32::MAX, |t| t as u32)
+    pub fn token(&self, field: &str, otherwise: u32) -> u32 {
+        let Some(value) = self.fields.get(field) else { return otherwise };
+        let found = value.as_u64().or_else(|| value.get(0)?.as_u64());
+        found.and_then(|t| u32::try_from(t).ok()).unwrap_or(NO_TOKEN)
+    }
+
+    /// The fields' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.keys().map(String::as_str)
+    }
+
+    /// Whether the field is there, be it null.
+    #[must_use]
+    pub fn has(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
+    /// Whether a list of texts holds this one.
+    #[must_use]
+    pub fn lists(&self, field: &str, text: &str) -> bool {
+        self.found(field).and_then(Value::as_array).is_some_and(|list| list.iter().any(|v| v == text))
     }
 
     /// Refuses a field that is set to anything else than `harmless`.
@@ -146,10 +167,7 @@ impl Config {
     /// That it is.
     pub fn refuse(&self, field: &str, harmless: &[Value]) -> Result<(), ConfigError> {
         match self.found(field) {
-            Some(v) if !harmless.contains(v) => {
-                Err(self
-                    .wrong(field, format!("{v} is not supported; supported are: {}", Value::from(harmless.to_vec()))))
-            }
+            Some(v) if !harmless.contains(v) => Err(self.wrong(field, refusal(v, harmless))),
             _ => Ok(()),
         }
     }
@@ -193,17 +211,19 @@ impl Config {
         })
     }
 
-    /// What a classifier's logits mean, by `problem_type`.
+    /// What a classifier's logits mean, by `problem_type`; without it, one output is a value, as transformers has it.
     ///
     /// # Errors
     /// A problem that is not known.
-    pub fn problem(&self) -> Result<HeadKind, ConfigError> {
+    pub fn problem(&self, outputs: usize) -> Result<HeadKind, ConfigError> {
         match self.text("problem_type")?.as_deref() {
+            None if outputs == 1 => Ok(HeadKind::Regression),
             None | Some("single_label_classification") => Ok(HeadKind::Classification),
             Some("multi_label_classification") => Ok(HeadKind::Binary),
             Some("regression") => Ok(HeadKind::Regression),
             Some(_) => {
-                Err(self.not("problem_type", "single_label_classification, multi_label_classification, regression"))
+                let known = "single_label_classification, multi_label_classification, regression";
+                Err(self.not("problem_type", known))
             }
         }
     }
@@ -213,6 +233,22 @@ impl Config {
     pub fn labels(&self) -> BTreeMap<usize, String> {
         let Some(labels) = self.object("id2label") else { return BTreeMap::new() };
         labels.fields.iter().filter_map(|(k, v)| Some((k.parse().ok()?, v.as_str()?.to_owned()))).collect()
+    }
+}
+
+/// A value as a message quotes it.
+fn shown(value: &Value) -> String {
+    printable(&excerpt(value.to_string()))
+}
+
+fn refusal(found: &Value, harmless: &[Value]) -> String {
+    let found = shown(found);
+    match harmless {
+        [] => format!("{found} is not supported; supported are models without it"),
+        _ => {
+            let supported: Vec<String> = harmless.iter().map(Value::to_string).collect();
+            format!("{found} is not supported; supported: {}", supported.join(", "))
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! PyTorch's `nn.TransformerEncoder` over continuous features, with a small spec: see `models/README.md`.
 
 use super::config::{Config, one_over_root, real};
-use super::{HfError, Network, NormSource, Source};
+use super::{Bias, HfError, Network, NormSource, Source};
 use crate::checkpoint::Checkpoint;
+use crate::tensor::name_list;
 use ranklet::image::layout::NONE;
 use ranklet::model::HeadKind;
 use ranklet::model::spec::transformer::NO_TOKEN;
@@ -10,6 +11,26 @@ use ranklet::model::spec::{Flags, Pool, Position, Transformer};
 
 /// `model_type`.
 pub const MODEL_TYPE: &str = "transformer_encoder";
+
+/// `config.json` has these.
+const FIELDS: [&str; 16] = [
+    "model_type",
+    "d_model",
+    "nhead",
+    "num_layers",
+    "dim_feedforward",
+    "activation",
+    "norm_first",
+    "layer_norm_eps",
+    "prefix",
+    "input",
+    "positions",
+    "final_norm",
+    "pool",
+    "classifier",
+    "head",
+    "id2label",
+];
 
 /// The longest sequence of a model without positions.
 const POSITIONS: usize = 4096;
@@ -19,12 +40,20 @@ const POSITIONS: usize = 4096;
 /// # Errors
 /// See [`HfError`].
 pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfError> {
+    let known = |name: &&str| FIELDS.contains(name) || name.starts_with('_');
+    if let Some(unknown) = config.names().find(|name| !known(name)) {
+        let known = name_list(FIELDS, FIELDS.len());
+        return Err(config
+            .wrong(unknown, format!("unknown; known are {known} (start notes of your own with `_`)"))
+            .into());
+    }
     let (dim, heads, layers) = (config.count("d_model")?, config.count("nhead")?, config.count("num_layers")?);
     if !dim.is_multiple_of(heads) {
         return Err(config.wrong("nhead", format!("{heads} does not divide d_model, {dim}")).into());
     }
     let prefix = config.text("prefix")?.unwrap_or_default();
-    let linear = |name: &str| Source::linear(checkpoint, "", "", name);
+    let norm = |name: String| NormSource::of(checkpoint, name, Bias::IfThere);
+    let linear = |name: &str| Source::linear(checkpoint, "", "", name, Bias::IfThere);
     let (mut linears, mut norms, mut flags) = (vec![], vec![], Flags::FUSED);
     let mut features = dim;
     if let Some(input) = config.text("input")? {
@@ -46,12 +75,12 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         linears.push(Source { module: format!("{layer}.self_attn.base_layer.out_proj"), ..out });
         linears.push(linear(&format!("{layer}.linear1")));
         linears.push(linear(&format!("{layer}.linear2")));
-        norms.push(NormSource::of(checkpoint, format!("{layer}.norm1")));
-        norms.push(NormSource::of(checkpoint, format!("{layer}.norm2")));
+        norms.push(norm(format!("{layer}.norm1")));
+        norms.push(norm(format!("{layer}.norm2")));
     }
-    if let Some(norm) = config.text("final_norm")? {
+    if let Some(name) = config.text("final_norm")? {
         flags = flags.or(Flags::FINAL_NORM);
-        norms.push(NormSource::of(checkpoint, norm));
+        norms.push(norm(name));
     }
     if config.flag("norm_first", false)? {
         flags = flags.or(Flags::PRE_NORM);
@@ -69,6 +98,8 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
                 return Err(config.wrong("head", problem).into());
             }
         };
+    } else if !matches!(config.text("head")?.as_deref(), None | Some("none")) {
+        return Err(config.wrong("head", "there is no `classifier`; expected `none`").into());
     }
     let pool = match config.text("pool")?.as_deref() {
         None | Some("none") => Pool::None,
@@ -116,7 +147,10 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         features,
         outputs,
         linears,
-        tables: positions.map(Source::table).into_iter().collect(),
+        tables: positions
+            .into_iter()
+            .map(|name| Source { weight: name.clone(), ..Source::table("", "", &name) })
+            .collect(),
         norms,
         rope: vec![],
         relative: [None, None],

@@ -1,10 +1,11 @@
 //! GPT-2: a decoder with norms in front, learned positions, one layer for q, k and v, and weights of (in, out).
 
 use super::config::{Config, one_over_root, real};
-use super::{HfError, Network, NormSource, Source};
+use super::{Bias, HfError, Network, NormSource, Source};
 use crate::checkpoint::Checkpoint;
 use ranklet::image::layout::NONE;
 use ranklet::model::HeadKind;
+use ranklet::model::spec::transformer::NO_TOKEN;
 use ranklet::model::spec::{Flags, Pool, Position, Transformer};
 
 /// Describes a GPT-2.
@@ -21,20 +22,21 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     if !dim.is_multiple_of(heads) {
         return Err(config.wrong("n_head", format!("{heads} does not divide n_embd, {dim}")).into());
     }
+    let norm = |name: String| NormSource::of(checkpoint, name, Bias::Needed);
     let (mut linears, mut norms) = (vec![], vec![]);
     for i in 0..layers {
         for part in ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"] {
-            let source = Source::linear(checkpoint, prefix, "transformer.", &format!("h.{i}.{part}"));
+            let source = Source::linear(checkpoint, prefix, "transformer.", &format!("h.{i}.{part}"), Bias::Needed);
             linears.push(Source { transposed: true, ..source });
         }
-        norms.push(NormSource::of(checkpoint, format!("{prefix}h.{i}.ln_1")));
-        norms.push(NormSource::of(checkpoint, format!("{prefix}h.{i}.ln_2")));
+        norms.push(norm(format!("{prefix}h.{i}.ln_1")));
+        norms.push(norm(format!("{prefix}h.{i}.ln_2")));
     }
-    norms.push(NormSource::of(checkpoint, format!("{prefix}ln_f")));
+    norms.push(norm(format!("{prefix}ln_f")));
     let tokens = format!("{prefix}wte.weight");
-    let head = Source::linear(checkpoint, "", "", "lm_head");
+    let head = Source::linear(checkpoint, "", "", "lm_head", Bias::Never);
     let tied = config.flag("tie_word_embeddings", true)?;
-    linears.push(if tied { Source { weight: tokens.clone(), bias: None, ..head } } else { head });
+    linears.push(if tied { Source { weight: tokens.clone(), ..head } } else { head });
     let vocab = config.count("vocab_size")?;
     let transformer = Transformer {
         dim,
@@ -53,9 +55,9 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         pool: Pool::None,
         epsilon: real(config.number("layer_norm_epsilon", 1e-5)?),
         score: one_over_root(dim / heads),
-        start: config.token("bos_token_id"),
-        end: config.token("eos_token_id"),
-        pad: config.token("pad_token_id"),
+        start: config.token("bos_token_id", 50_256),
+        end: config.token("eos_token_id", 50_256),
+        pad: config.token("pad_token_id", NO_TOKEN),
         rope: NONE,
         bias: [NONE; 2],
         buckets: [NONE; 2],
@@ -67,7 +69,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         features: 0,
         outputs: vocab,
         linears,
-        tables: vec![Source::table(tokens), Source::table(format!("{prefix}wpe.weight"))],
+        tables: ["wte", "wpe"].map(|name| Source::table(prefix, "transformer.", name)).to_vec(),
         norms,
         rope: vec![],
         relative: [None, None],

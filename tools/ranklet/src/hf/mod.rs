@@ -21,13 +21,15 @@ pub mod t5;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::tensor::{Matrix, name_list};
 use config::{Config, ConfigError};
+use ranklet::kernel::MAX_DIM;
 use ranklet::model::HeadKind;
-use ranklet::model::spec::Transformer;
-use std::collections::BTreeMap;
+use ranklet::model::spec::transformer::MAX_HEADS;
+use ranklet::model::spec::{Position, Transformer};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// The model types that are converted here.
-pub const SUPPORTED: [&str; 6] = ["bert", "t5", "llama", "mistral", "qwen2", "gpt2"];
+pub const SUPPORTED: [&str; 7] = ["bert", "t5", "llama", "mistral", "qwen2", "gpt2", encoder::MODEL_TYPE];
 
 /// Why a model cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,14 @@ pub enum HfError {
         /// Their names.
         names: String,
     },
+    /// Numbers beyond what is supported.
+    #[error("{path}: {problem}")]
+    Beyond {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What was found, and what is supported.
+        problem: String,
+    },
 }
 
 /// Where the weights of one linear layer, or of one table, are.
@@ -65,23 +75,51 @@ pub struct Source {
     pub transposed: bool,
 }
 
-impl Source {
-    /// A layer of (out, in), whose tensor is in the module of the same name; with a bias where the checkpoint has one.
+/// Whether a layer has a bias. What the checkpoint lacks or has beyond that is refused by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    /// Yes.
+    Needed,
+    /// No.
+    Never,
+    /// Where the checkpoint has one.
+    IfThere,
+}
+
+impl Bias {
+    /// Yes or no.
     #[must_use]
-    pub fn linear(checkpoint: &Checkpoint, prefix: &str, module_prefix: &str, name: &str) -> Source {
-        let bias = format!("{prefix}{name}.bias");
+    pub const fn of(needed: bool) -> Bias {
+        if needed { Bias::Needed } else { Bias::Never }
+    }
+
+    fn name(self, checkpoint: &Checkpoint, name: String) -> Option<String> {
+        let there = match self {
+            Bias::Needed => true,
+            Bias::Never => false,
+            Bias::IfThere => checkpoint.contains(&name),
+        };
+        there.then_some(name)
+    }
+}
+
+impl Source {
+    /// A layer of (out, in), whose tensors are in the module of the same name.
+    #[must_use]
+    pub fn linear(checkpoint: &Checkpoint, prefix: &str, module_prefix: &str, name: &str, bias: Bias) -> Source {
         Source {
             module: format!("{module_prefix}{name}"),
             weight: format!("{prefix}{name}.weight"),
-            bias: checkpoint.contains(&bias).then_some(bias),
+            bias: bias.name(checkpoint, format!("{prefix}{name}.bias")),
             transposed: false,
         }
     }
 
-    /// A tensor of its own name, without bias.
+    /// A table of embeddings, in the module of the same name.
     #[must_use]
-    pub fn table(tensor: String) -> Source {
-        Source { module: tensor.clone(), weight: tensor, bias: None, transposed: false }
+    pub fn table(prefix: &str, module_prefix: &str, name: &str) -> Source {
+        let (module, weight) = (format!("{module_prefix}{name}"), format!("{prefix}{name}.weight"));
+        Source { module, weight, bias: None, transposed: false }
     }
 }
 
@@ -95,11 +133,14 @@ pub struct NormSource {
 }
 
 impl NormSource {
-    /// `<name>.weight` and, where the checkpoint has it, `<name>.bias`.
+    /// `<name>.weight` and `<name>.bias`; `gamma` and `beta`, as old checkpoints call them.
     #[must_use]
-    pub fn of(checkpoint: &Checkpoint, name: String) -> NormSource {
-        let bias = format!("{name}.bias");
-        NormSource { weight: format!("{name}.weight"), bias: checkpoint.contains(&bias).then_some(bias) }
+    pub fn of(checkpoint: &Checkpoint, name: String, bias: Bias) -> NormSource {
+        let old = format!("{name}.gamma");
+        if checkpoint.contains(&old) && bias != Bias::Never {
+            return NormSource { weight: old, bias: Some(format!("{name}.beta")) };
+        }
+        NormSource { weight: format!("{name}.weight"), bias: bias.name(checkpoint, format!("{name}.bias")) }
     }
 }
 
@@ -176,6 +217,38 @@ impl Network {
     }
 }
 
+impl Network {
+    /// What no tensor's shape would tell.
+    fn check_numbers(&self, checkpoint: &Checkpoint) -> Result<(), HfError> {
+        let wrong = |problem: String| Err(HfError::Beyond { path: checkpoint.path().to_owned(), problem });
+        let t = &self.transformer;
+        if t.heads > MAX_HEADS || !t.heads.is_multiple_of(t.kv_heads) {
+            let (heads, kv) = (t.heads, t.kv_heads);
+            return wrong(format!(
+                "{heads} heads on {kv} of keys and values; heads must be a multiple, up to {MAX_HEADS}"
+            ));
+        }
+        if t.head_dim > MAX_DIM / MAX_HEADS || (t.position == Position::Rotary && !t.head_dim.is_multiple_of(2)) {
+            let (d, most) = (t.head_dim, MAX_DIM / MAX_HEADS);
+            return wrong(format!("heads of {d}; supported are up to {most}, and where they are rotated, even widths"));
+        }
+        if t.vocab >= MAX_DIM {
+            return wrong(format!("a vocabulary of {}; supported are up to {}", t.vocab, MAX_DIM - 1));
+        }
+        let mut seen = HashSet::new();
+        for module in self.linears.iter().map(|l| l.module.as_str()) {
+            // A line break would break the image's list of names.
+            if module.is_empty() || module.contains(['\n', '\r']) || !seen.insert(module) {
+                return wrong(format!(
+                    "a layer called {}; names must be of one line, and differ",
+                    name_list([module], 1)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The matrix of a source, (out, in).
 ///
 /// # Errors
@@ -201,7 +274,7 @@ pub fn matrix(checkpoint: &Checkpoint, source: &Source) -> Result<Matrix, Checkp
 pub fn model_type(path: &Path) -> Result<Option<String>, ConfigError> {
     let config = Config::read(path)?;
     let found = config.text("model_type")?;
-    let known = found.as_deref().is_some_and(|t| SUPPORTED.contains(&t) || t == encoder::MODEL_TYPE);
+    let known = found.as_deref().is_some_and(|t| SUPPORTED.contains(&t));
     Ok(found.filter(|_| known))
 }
 
@@ -218,5 +291,6 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         _ => llama::describe(config, checkpoint)?,
     };
     network.check_claims(checkpoint)?;
+    network.check_numbers(checkpoint)?;
     Ok(network)
 }

@@ -1,11 +1,12 @@
 //! T5: encoder and decoder with norms in front, relative positions in buckets, unscaled scores, no biases.
 
 use super::config::{Config, real};
-use super::{HfError, Network, NormSource, RelativeSource, Source};
+use super::{Bias, HfError, Network, NormSource, RelativeSource, Source};
 use crate::checkpoint::Checkpoint;
 use ranklet::fixed::Real;
 use ranklet::image::layout::NONE;
 use ranklet::model::HeadKind;
+use ranklet::model::spec::transformer::NO_TOKEN;
 use ranklet::model::spec::{Flags, Pool, Position, Transformer};
 
 const ENCODER: &str = "T5EncoderModel";
@@ -20,7 +21,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     config.refuse("quantization_config", &[])?;
     let whole = architecture == SEQUENCE;
     let module = if whole { "transformer." } else { "" };
-    let prefix = if checkpoint.contains("transformer.shared.weight") { "transformer." } else { "" };
+    let prefix = if checkpoint.names().any(|n| n.starts_with("transformer.")) { "transformer." } else { "" };
     let dim = config.count("d_model")?;
     let encoder = config.count("num_layers")?;
     let decoder = if whole { config.count_or("num_decoder_layers", Some(encoder))? } else { 0 };
@@ -38,8 +39,16 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
             format!("{name:?} is not supported; supported are: `relu`, `gated-gelu`, `gelu`, `silu`, `gated-silu`");
         return Err(config.wrong("feed_forward_proj", problem).into());
     };
-    let linear = |name: String| Source::linear(checkpoint, prefix, module, &name);
-    let norm = |name: String| NormSource::of(checkpoint, format!("{prefix}{name}"));
+    // Both follow from `feed_forward_proj`, and are saved beside it.
+    config.refuse("is_gated_act", &[gated.into()])?;
+    if let Some(saved) = config.text("dense_act_fn")?
+        && super::config::activation(&saved) != Some(activation)
+    {
+        let problem = format!("{saved:?}, but `feed_forward_proj` says {name:?}");
+        return Err(config.wrong("dense_act_fn", problem).into());
+    }
+    let linear = |name: String| Source::linear(checkpoint, prefix, module, &name, Bias::Never);
+    let norm = |name: String| NormSource::of(checkpoint, format!("{prefix}{name}"), Bias::Never);
     let (mut linears, mut norms) = (vec![], vec![]);
     for (stack, blocks) in [("encoder", encoder), ("decoder", decoder)] {
         for i in 0..blocks {
@@ -70,11 +79,15 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     let (mut head, mut outputs) = (HeadKind::None, dim);
     if whole {
         flags = flags.or(Flags::POOLER);
-        linears.push(Source::linear(checkpoint, "", "", "classification_head.dense"));
-        linears.push(Source::linear(checkpoint, "", "", "classification_head.out_proj"));
-        head = config.problem()?;
+        for name in ["classification_head.dense", "classification_head.out_proj"] {
+            linears.push(Source::linear(checkpoint, "", "", name, Bias::Needed));
+        }
         outputs = checkpoint.matrix("classification_head.out_proj.weight", "(labels, dim)")?.rows;
+        head = config.problem(outputs)?;
     }
+    // One of the copies may be all that was saved.
+    let copies = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"].map(|n| format!("{prefix}{n}.weight"));
+    let tokens = copies.iter().find(|n| checkpoint.contains(n)).unwrap_or(&copies[0]).clone();
     let buckets = config.count_or("relative_attention_num_buckets", Some(32))?;
     let distance = config.count_or("relative_attention_max_distance", Some(128))?;
     if !(4..=256).contains(&buckets) || distance <= buckets / 2 {
@@ -86,6 +99,10 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         let table = format!("{prefix}{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
         RelativeSource { table, buckets: bucket_table(buckets, distance, two) }
     };
+    let start = config.token("decoder_start_token_id", NO_TOKEN);
+    if whole && start == NO_TOKEN {
+        return Err(config.wrong("decoder_start_token_id", "found none; the decoder's input starts with it").into());
+    }
     let heads = config.count("num_heads")?;
     let transformer = Transformer {
         dim,
@@ -104,9 +121,9 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         pool: if whole { Pool::End } else { Pool::None },
         epsilon: real(config.number("layer_norm_epsilon", 1e-6)?),
         score: Real::ONE,
-        start: config.token("decoder_start_token_id"),
-        end: config.token("eos_token_id"),
-        pad: config.token("pad_token_id"),
+        start,
+        end: config.token("eos_token_id", 1),
+        pad: config.token("pad_token_id", 0),
         rope: NONE,
         bias: [NONE; 2],
         buckets: [NONE; 2],
@@ -118,7 +135,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         features: 0,
         outputs,
         linears,
-        tables: vec![Source::table(format!("{prefix}shared.weight"))],
+        tables: vec![Source { weight: tokens, ..Source::table(prefix, module, "shared") }],
         norms,
         rope: vec![],
         relative: [Some(relative("encoder", true)), whole.then(|| relative("decoder", false))],
@@ -143,4 +160,29 @@ fn bucket_table(buckets: usize, max_distance: usize, two: bool) -> Vec<Vec<u8>> 
     };
     let row = |offset: usize| (0..=max_distance).map(|d| (of(d) + offset) as u8).collect();
     if two { vec![row(0), row(each)] } else { vec![row(0)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where each bucket begins, as `T5Attention._relative_position_bucket` of transformers has it.
+    #[test]
+    fn buckets_are_transformers() {
+        let starts = |row: &[u8]| -> Vec<usize> {
+            let changes = (1..row.len()).filter(|&d| row[d] != row[d - 1]);
+            [0].into_iter().chain(changes).collect()
+        };
+        let two = bucket_table(32, 128, true);
+        assert_eq!(starts(&two[0]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]);
+        assert!(two[0].iter().zip(&two[1]).all(|(a, b)| a + 16 == *b));
+        let [one] = &bucket_table(32, 128, false)[..] else { panic!() };
+        let log = [19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113];
+        assert_eq!(starts(one), (0..=16).chain(log).collect::<Vec<usize>>());
+        assert_eq!(starts(&bucket_table(8, 16, true)[0]), [0, 1, 2, 6]);
+        assert_eq!(starts(&bucket_table(8, 16, false)[0]), [0, 1, 2, 3, 4, 6, 8, 12]);
+        assert_eq!(starts(&bucket_table(16, 64, true)[0]), [0, 1, 2, 3, 4, 8, 16, 32]);
+        let wide = starts(&bucket_table(64, 256, true)[0]);
+        assert_eq!(wide[16..], [16, 20, 23, 27, 32, 39, 46, 54, 64, 77, 91, 108, 128, 153, 182, 216]);
+    }
 }

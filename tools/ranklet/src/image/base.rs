@@ -4,7 +4,8 @@ use super::Sink;
 use super::metadata;
 use crate::base::{Base, Linear};
 use crate::fingerprint;
-use crate::quantize::{Mantissas, Quantized, WeightType, quantize, scalars};
+use crate::quantize::recipe::Recipe;
+use crate::quantize::{Mantissas, Quantized, quantize, scalars};
 use crate::spec::Head;
 use anyhow::{Context, Result};
 use ranklet::image::layout::{Dtype, NONE, section};
@@ -71,13 +72,15 @@ impl Sections {
 /// Converts a base. `each` is called once a layer, for a progress bar.
 ///
 /// # Errors
-/// Where the model is beyond what the format can hold; where its normalisation would lose a feature.
-pub fn convert(base: &Base, to: WeightType, mut each: impl FnMut()) -> Result<Converted> {
+/// A pattern that matches nothing; where the model is beyond what the format can hold; where its normalisation would lose a feature.
+pub fn convert(base: &Base, to: impl Into<Recipe>, mut each: impl FnMut()) -> Result<Converted> {
+    let recipe = to.into();
+    recipe.check(&base.linears.iter().map(|l| l.module.as_str()).collect::<Vec<_>>())?;
     let mut sections = Sections::default();
     let (mut layers, mut specs) = (Vec::new(), Vec::new());
     let last = base.linears.len() - 1;
     for (i, linear) in base.linears.iter().enumerate() {
-        let q = quantize(&linear.weight, to);
+        let q = quantize(&linear.weight, recipe.of(&[&linear.module]));
         layers.push(LayerReport {
             module: linear.module.clone(),
             inputs: linear.weight.cols,

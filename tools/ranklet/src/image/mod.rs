@@ -20,6 +20,7 @@ use anyhow::{Context, Result, anyhow};
 use ranklet::image::layout::ALIGN;
 use ranklet::image::{Head, Kind};
 use ranklet::model::Model;
+use ranklet::model::spec::transformer::Table;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -130,15 +131,24 @@ pub fn sites(model: &Model<'_>) -> Vec<Site> {
     (0..model.spec().linears).filter_map(of).collect()
 }
 
-/// Weights and biases of a base image, counted as PyTorch counts parameters.
+/// Parameters of a base image, counted as PyTorch counts them: weights and biases of the layers, and a transformer's
+/// tables, norms and relative biases. A head that is the token table counts once.
 #[must_use]
 pub fn parameters(model: &Model<'_>) -> u64 {
-    let of = |site| {
-        let l = model.linear_spec(site)?;
-        let bias = if l.bias == ranklet::image::layout::NONE { 0 } else { l.outputs };
-        Some((l.inputs * l.outputs + bias) as u64)
-    };
-    (0..model.spec().linears).filter_map(of).sum()
+    let (spec, head, bytes) = (model.spec(), model.head(), model.bytes());
+    let elements = |section| head.section(bytes, section).map_or(0, |s| u64::from(s.rows) * u64::from(s.cols));
+    let layers = (0..spec.linears).filter_map(|site| model.linear_spec(site));
+    let mut sections: Vec<u16> = layers.flat_map(|l| [l.weight, l.bias]).collect();
+    if let Some(t) = spec.transformer() {
+        let tables = [Table::Tokens, Table::Positions, Table::Types];
+        sections.extend(tables.into_iter().filter_map(|table| t.table(spec, head, bytes, table)).map(|t| t.weight));
+        let norms = (0..t.norms()).filter_map(|n| t.norm(spec, head, bytes, n));
+        sections.extend(norms.flat_map(|n| [n.weight, n.bias]));
+        sections.extend(t.bias);
+    }
+    sections.sort_unstable();
+    sections.dedup();
+    sections.into_iter().map(elements).sum()
 }
 
 /// Collects what the core's emitter writes.

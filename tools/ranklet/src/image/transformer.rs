@@ -1,14 +1,17 @@
 //! A transformer's checkpoint becomes an image, one matrix at a time: beside the checkpoint's own bytes, memory holds the
 //! image and one matrix in floats.
 //!
-//! The `source` fingerprint is the truncated SHA-256 of: `"ranklet source 2\n"`, the family, the spec without its
-//! sections (as the image writes it), and then, in the order of the spec, every layer (module path, u64 rows and columns, f32
-//! weight, u8 1 and f32 bias, or 0), table and norm likewise, and the relative biases. Little-endian; −0 as +0; lengths of
-//! texts as u32 before them.
+//! The `source` fingerprint is the truncated SHA-256 of: `"ranklet source 2\n"`, the family, head, features and outputs
+//! as u32, the transformer's part of the spec (without sections, and with a 16-bit stream), and then, in the spec's
+//! order, every table and every layer (module path, u64 rows and columns, f32 weight (out, in); u8 1 and the f32 bias, or
+//! u8 0), every norm (u8 1 and its f32 weight, likewise its bias, if it has one), the rotary angles as u32, and the relative
+//! biases (`encoder` or `decoder`, and a matrix). Little-endian; −0 as +0; lengths of texts as u32 before them. A tied
+//! head counts as its table. Where a tensor lies, in which type and under which prefix, is no part of it.
 
 use super::base::{Converted, LayerReport, Sections, add_quantized, emit, le, part};
 use crate::checkpoint::Checkpoint;
 use crate::hf::{Network, NormSource, Source, matrix};
+use crate::quantize::recipe::Recipe;
 use crate::quantize::{WeightType, quantize, scalars};
 use crate::tensor::Matrix;
 use anyhow::{Context, Result, bail};
@@ -27,7 +30,7 @@ use sha2::{Digest, Sha256};
 pub fn convert(
     checkpoint: &Checkpoint,
     network: &Network,
-    to: WeightType,
+    to: impl Into<Recipe>,
     wide: bool,
     mut each: impl FnMut(),
 ) -> Result<Converted> {
@@ -35,30 +38,49 @@ pub fn convert(
     if wide && !t.flags.has(Flags::PRE_NORM) {
         bail!("a 32-bit residual stream is for networks whose norms stand in front; behind a norm nothing is large");
     }
-    let mut writer = Writer { checkpoint, to, sections: Sections::default(), hash: Hash::new(network), layers: vec![] };
+    let recipe = to.into();
+    let names =
+        || network.linears.iter().map(|l| l.module.as_str()).chain(network.tables.iter().map(|t| t.module.as_str()));
+    recipe.check(&names().collect::<Vec<_>>())?;
+    let head = network.linears.last().filter(|_| network.tied()).map(|l| l.module.as_str());
+    let mut writer = Writer { checkpoint, sections: Sections::default(), hash: Hash::new(network), layers: vec![] };
     if wide {
         t.flags = t.flags.or(Flags::WIDE);
     }
-    let tables = network.tables.iter().map(|s| writer.linear(s, NONE)).collect::<Result<Vec<_>>>()?;
+    let mut tables = vec![];
+    for (i, source) in network.tables.iter().enumerate() {
+        let own = source.module.as_str();
+        let to = recipe.of(&[own, head.filter(|_| i == 0).unwrap_or(own)]);
+        tables.push(writer.linear(source, NONE, to, table_shape(&t, i))?);
+    }
     let mut records = vec![];
     for (site, source) in network.linears.iter().enumerate() {
         let tied = network.tied() && site + 1 == network.linears.len();
         let record = match tables.first() {
             Some(tokens) if tied => *tokens,
-            _ => writer.linear(source, site as u16)?,
+            _ => {
+                let shape = shape(&t, network, role(&t, network, site));
+                writer.linear(source, site as u16, recipe.of(&[&source.module]), shape)?
+            }
         };
         records.push(LinearSpec { role: role(&t, network, site), ..record });
         each();
     }
     let norms = network.norms.iter().map(|n| writer.norm(n, t.dim)).collect::<Result<Vec<_>>>()?;
     if t.position == Position::Rotary {
+        writer.hash.numbers(&network.rope);
         let data = le(&network.rope, |v| v.to_le_bytes());
         t.rope = writer.sections.push(part(section::ROPE, NONE, Dtype::I32, 0, 1, network.rope.len(), data));
     }
     for (stack, relative) in network.relative.iter().enumerate() {
         let Some(relative) = relative else { continue };
         let table = checkpoint.matrix(&relative.table, "(buckets, heads)")?;
-        writer.hash.matrix(&relative.table, &table);
+        let buckets = 1 + relative.buckets.iter().flatten().copied().max().map_or(0, usize::from);
+        if (table.rows, table.cols) != (buckets, t.heads) {
+            let expected = format!("({buckets}, {}), by config.json", t.heads);
+            return Err(checkpoint.wrong_shape(&relative.table, &[table.rows, table.cols], &expected).into());
+        }
+        writer.hash.matrix(["encoder", "decoder"][stack], &table);
         let turns = |v: f32| (f64::from(v) * std::f64::consts::LOG2_E * 65536.0).round_ties_even() as i32;
         let values: Vec<i32> =
             (0..table.cols).flat_map(|h| table.iter_rows().map(move |row| turns(row[h])).collect::<Vec<_>>()).collect();
@@ -94,16 +116,21 @@ pub fn convert(
 
 struct Writer<'c> {
     checkpoint: &'c Checkpoint,
-    to: WeightType,
     sections: Sections,
     hash: Hash,
     layers: Vec<LayerReport>,
 }
 
 impl Writer<'_> {
-    fn linear(&mut self, source: &Source, site: u16) -> Result<LinearSpec> {
+    /// A matrix of `shape`, (outputs, inputs).
+    fn linear(&mut self, source: &Source, site: u16, to: WeightType, shape: [usize; 2]) -> Result<LinearSpec> {
         let m = matrix(self.checkpoint, source)?;
-        let q = quantize(&m, self.to);
+        if [m.rows, m.cols] != shape {
+            let of = |[o, i]: [usize; 2]| if source.transposed { [i, o] } else { [o, i] };
+            let expected = format!("{}, by config.json", crate::tensor::shape(&of(shape)));
+            return Err(self.checkpoint.wrong_shape(&source.weight, &of([m.rows, m.cols]), &expected).into());
+        }
+        let q = quantize(&m, to);
         self.layers.push(LayerReport {
             module: source.module.clone(),
             inputs: m.cols,
@@ -132,6 +159,29 @@ impl Writer<'_> {
             None => NONE,
         };
         Ok(NormSpec { weight, bias })
+    }
+}
+
+/// What a table must be: (rows, dim).
+fn table_shape(t: &Transformer, place: usize) -> [usize; 2] {
+    let positions = if t.position == Position::Learned { t.positions } else { 0 };
+    let rows = [t.vocab, positions, t.types].into_iter().filter(|&rows| rows > 0).nth(place);
+    [rows.unwrap_or(0), t.dim]
+}
+
+/// What a layer must be: (outputs, inputs).
+fn shape(t: &Transformer, network: &Network, role: Roles) -> [usize; 2] {
+    let (dim, query, kv) = (t.dim, t.query_width(), t.kv_width());
+    match Roles(role.0 & !Roles::CROSS.0) {
+        Roles::INPUT => [dim, network.features],
+        Roles::POOLER => [dim, dim],
+        Roles::HEAD => [network.outputs, dim],
+        Roles::QKV => [query + 2 * kv, dim],
+        Roles::Q => [query, dim],
+        Roles::K | Roles::V => [kv, dim],
+        Roles::O => [dim, query],
+        Roles::DOWN => [dim, t.hidden],
+        _ => [t.hidden, dim],
     }
 }
 
@@ -194,8 +244,7 @@ impl Hash {
         let mut hash = Hash(Sha256::new());
         hash.0.update(b"ranklet source 2\n");
         hash.text(&network.family);
-        let numbers = [network.head as u32, network.features as u32, network.outputs as u32];
-        numbers.iter().for_each(|n| hash.0.update(n.to_le_bytes()));
+        hash.numbers(&[network.head as u32, network.features as u32, network.outputs as u32]);
         hash.0.update(network.transformer.to_bytes());
         hash
     }
@@ -203,6 +252,10 @@ impl Hash {
     fn text(&mut self, s: &str) {
         self.0.update((s.len() as u32).to_le_bytes());
         self.0.update(s.as_bytes());
+    }
+
+    fn numbers(&mut self, values: &[u32]) {
+        values.iter().for_each(|n| self.0.update(n.to_le_bytes()));
     }
 
     fn floats(&mut self, values: &[f32]) {

@@ -7,10 +7,13 @@
 //! | [`planes`] | the 32-bit masters of A and B in their two planes |
 //! | [`scalars`] | biases and normalisation |
 //!
+//! [`recipe`] tells which matrix is stored how.
+//!
 //! All roundings are to nearest, ties to even. All-zero rows and tensors are legal: PEFT starts B at zero.
 
 pub mod i4;
 pub mod planes;
+pub mod recipe;
 pub mod rows;
 pub mod scalars;
 
