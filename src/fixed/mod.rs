@@ -9,7 +9,7 @@
 //! | [`row_sum`] | exact sums of terms that carry different exponents |
 //! | [`wide_sum`] | exact sums of products that fill 62 bits |
 //! | [`hash`] | randomness without a generator: a hash of (seed, step, site, index) |
-//! | [`exp2`], [`log2`], [`reciprocal`], [`rsqrt`], [`sigmoid`], [`normal`], [`cossin`] | nonlinear functions, each with its worst error stated and asserted |
+//! | [`exp2`], [`log2`], [`reciprocal`], [`rsqrt`], [`sigmoid`], [`tanh`], [`normal`], [`cossin`] | nonlinear functions, each with its worst error stated and asserted |
 //!
 //! `docs/numerics.md` argues for the whole; each file argues for itself.
 
@@ -26,6 +26,7 @@ pub mod rounding;
 pub mod row_sum;
 pub mod rsqrt;
 pub mod sigmoid;
+pub mod tanh;
 pub mod wide_sum;
 
 pub use block::{Block, Exp, Tile, TileMut};
