@@ -6,17 +6,41 @@
 //! | GELU | `x · Φ(x)` | Hendrycks and Gimpel, arXiv:1606.08415 |
 //! | GELU, tanh form | `x · σ(2√(2/π) (x + 0.044715 x³))` | the same; GPT-2's and T5's "gelu_new" |
 //! | SiLU | `x · σ(x)` | Elfwing et al., arXiv:1702.03118 |
-//! | tanh | `2σ(2x) − 1` | |
+//! | tanh | `tanh x` | |
 //!
-//! A gated unit is `act(gate) ⊙ up` (Shazeer, "GLU Variants", arXiv:2002.05202). Each is a factor of 31 bits on a
-//! mantissa of 16: exact up to the factor's error, and rounded once.
+//! A gated unit is `act(gate) ⊙ up` (Shazeer, "GLU Variants", arXiv:2002.05202). Each is a factor f of 31 bits on a
+//! mantissa of 16: exact up to the factor's error, and rounded once. So a block far below 1 keeps its 16 bits, where f is
+//! near its value at 0. (tanh x is taken itself from a peak of 2^-8 on, and is `x (1 − x²/3)` below.)
+//!
+//! All but ReLU's backward need the input x, not the output: whoever trains keeps that block. Worst errors of f and of the
+//! derivative:
+//!
+//! | | of f | of the derivative |
+//! |---|---|---|
+//! | GELU | 2^-30.1 | 2^-28.6 |
+//! | GELU, tanh form | 2^-28.4 | 2^-26 |
+//! | SiLU | 2^-30.6 | 2^-27 |
+//! | tanh | 2^-30; of tanh x itself 2^-29.6 | 2^-28.4 |
+//!
+//! (In the derivatives |x| multiplies the error of σ (1 − σ), as far as x ≈ 20, or 6 in the tanh form, where σ has no bit
+//! left to err in.) x enters in Q26: exact from an exponent of −26 up; below (|x| < 2^-11) its rounding adds 2^-28.3 to f
+//! and 2^-27.3 to a derivative. It saturates at ±32, where every f is 0 or 1. Errors are absolute: a token whose values *all* lie
+//! far down a negative tail keeps 2^-30 |x|, not 16 bits.
 
+use super::norm::to_31_bits;
 use super::{ShapeError, exactly, first};
 use crate::fixed::block::{canonicalize, requantize};
-use crate::fixed::normal::phi_q31;
-use crate::fixed::rounding::{bit_length, shift_half_even_saturating_i32, shift_right_half_even};
+use crate::fixed::normal::{density_q31, phi_q31};
+use crate::fixed::rounding::{shift_half_even_saturating_i32, shift_right_half_even};
 use crate::fixed::sigmoid::sigmoid_q31;
+use crate::fixed::tanh::tanh_q30;
 use crate::fixed::{Block, Exp, Tile, TileMut};
+
+/// 1.0 in Q31.
+const ONE: i64 = 1 << 31;
+
+/// The largest exponent of a block that lies below 2^-7 as a whole.
+const TANH_NEAR_ZERO: i32 = -22;
 
 /// What follows a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -55,8 +79,7 @@ impl Activation {
 
     /// `y = act(x)` of a rounded vector: `(width)`, canonical, half to even.
     ///
-    /// Arguments are taken in Q26, ±32: beyond, a factor is 0 or 1 in 31 bits anyway. Error before the rounding: 2^-30 · |x|
-    /// (tanh: 2^-29), and for the tanh form of GELU 2^-23 · |x|, its argument's.
+    /// ReLU is exact; of the others, each element is within half an LSB and |x| times the error of f (head of this file).
     ///
     /// `acc`: at least `width`.
     ///
@@ -81,41 +104,134 @@ impl Activation {
         exactly("up", width, up.mantissas.len())?;
         exactly("gated output", width, out.len())?;
         let acc = first("scratch.acc", acc, width)?;
-        let exponent = self.row(gate, acc);
-        let excess = bit_length(acc.iter().fold(0, |u, v| u | v.unsigned_abs())).saturating_sub(31);
-        for (a, &up) in acc.iter_mut().zip(up.mantissas) {
-            *a = shift_right_half_even(*a, excess) * i64::from(up);
+        Ok(self.gated(gate, up, out, acc))
+    }
+
+    /// From `dy`, the gradient behind the activation, and its input: `dx = act'(x) ⊙ dy`, `(width)`, canonical, half to
+    /// even, rounded once.
+    ///
+    /// `x`: as forward had it. `acc`: at least `width`.
+    ///
+    /// # Errors
+    /// An operand of another width; nothing is written then.
+    pub fn backward_from(
+        self,
+        x: Block<'_>,
+        dy: Block<'_>,
+        dx: &mut [i16],
+        acc: &mut [i64],
+    ) -> Result<Exp, ShapeError> {
+        let width = x.mantissas.len();
+        exactly("activation's dy", width, dy.mantissas.len())?;
+        exactly("activation's dx", width, dx.len())?;
+        let acc = first("scratch.acc", acc, width)?;
+        for ((a, &x_m), &d) in acc.iter_mut().zip(x.mantissas).zip(dy.mantissas) {
+            *a = i64::from(d) * self.derivative_q31(x_m, x.exponent.get());
         }
-        let up_exponent = if up.is_zero() { 0 } else { up.exponent.get() };
-        Ok(requantize(acc, exponent + excess as i32 + up_exponent, out))
+        Ok(requantize(acc, dy.exponent.get() - 31, dx))
+    }
+
+    /// From `dy`, the gradient behind a gate, and its inputs: `d_gate = act'(gate) ⊙ up ⊙ dy`, exact but for act', and
+    /// `d_up = act(gate) ⊙ dy`, as in forward; each `(width)`, canonical, half to even. Returns their exponents.
+    ///
+    /// `gate`, `up`: as forward had them. `acc`: at least `width`.
+    ///
+    /// # Errors
+    /// An operand of another width; nothing is written then.
+    pub fn gate_backward(
+        self,
+        gate: Block<'_>,
+        up: Block<'_>,
+        dy: Block<'_>,
+        d_gate: &mut [i16],
+        d_up: &mut [i16],
+        acc: &mut [i64],
+    ) -> Result<(Exp, Exp), ShapeError> {
+        let width = gate.mantissas.len();
+        exactly("up", width, up.mantissas.len())?;
+        exactly("gated dy", width, dy.mantissas.len())?;
+        exactly("d_gate", width, d_gate.len())?;
+        exactly("d_up", width, d_up.len())?;
+        let acc = first("scratch.acc", acc, width)?;
+        for ((a, &g), (&u, &d)) in acc.iter_mut().zip(gate.mantissas).zip(up.mantissas.iter().zip(dy.mantissas)) {
+            // |act'| < 1.13, and two mantissas: < 2^(31.2 + 30).
+            *a = i64::from(i32::from(u) * i32::from(d)) * self.derivative_q31(g, gate.exponent.get());
+        }
+        let gate_exponent = requantize(acc, up.exponent.get() + dy.exponent.get() - 31, d_gate);
+        Ok((gate_exponent, self.gated(gate, dy, d_up, acc)))
+    }
+
+    /// `act(gate) ⊙ other`; widths are checked.
+    fn gated(self, gate: Block<'_>, other: Block<'_>, out: &mut [i16], acc: &mut [i64]) -> Exp {
+        let exponent = self.row(gate, acc);
+        let Some(up) = to_31_bits(acc) else {
+            out.fill(0);
+            return Exp::ZERO;
+        };
+        for (a, &o) in acc.iter_mut().zip(other.mantissas) {
+            *a *= i64::from(o);
+        }
+        requantize(acc, exponent + up + other.exponent.get(), out)
     }
 
     /// `act(x)` into accumulators below 2^47; returns their exponent.
     fn row(self, x: Block<'_>, acc: &mut [i64]) -> i32 {
-        if x.is_zero() {
-            acc.fill(0);
-            return 0;
-        }
-        let exponent = x.exponent.get();
-        let q26 = |m: i16| shift_half_even_saturating_i32(i64::from(m), -(exponent + 26));
-        let mut scaled = |factor: fn(i32) -> u32| {
+        let e = x.exponent.get();
+        if self == Activation::Tanh && e > TANH_NEAR_ZERO {
             for (a, &m) in acc.iter_mut().zip(x.mantissas) {
-                *a = i64::from(m) * i64::from(factor(q26(m)));
+                *a = i64::from(tanh_q30(to_q26(m, e)));
             }
-            exponent - 31
-        };
+            return -30;
+        }
+        for (a, &m) in acc.iter_mut().zip(x.mantissas) {
+            *a = i64::from(m) * self.factor_q31(m, e);
+        }
+        e - 31
+    }
+
+    /// f = act(x) / x, 0 to 1, at `x = m · 2^e`; for tanh below 2^-7.
+    fn factor_q31(self, m: i16, e: i32) -> i64 {
         match self {
-            Activation::None => scaled(|_| 1 << 31),
-            Activation::Relu => scaled(|x| if x > 0 { 1 << 31 } else { 0 }),
-            Activation::Gelu => scaled(phi_q31),
-            Activation::GeluTanh => scaled(|x| sigmoid_q31(gelu_argument_q26(x))),
-            Activation::Silu => scaled(sigmoid_q31),
+            Activation::None => ONE,
+            Activation::Relu => i64::from(m > 0) * ONE, // Not by x in Q26, where a small one would be 0.
+            Activation::Gelu => i64::from(phi_q31(to_q26(m, e))),
+            Activation::GeluTanh => i64::from(sigmoid_q31(TanhForm::new(to_q26(m, e)).argument)),
+            Activation::Silu => i64::from(sigmoid_q31(to_q26(m, e))),
             Activation::Tanh => {
-                for (a, &m) in acc.iter_mut().zip(x.mantissas) {
-                    // 2σ(2x) − 1, Q31.
-                    *a = 2 * i64::from(sigmoid_q31(q26(m).saturating_mul(2))) - (1 << 31);
-                }
-                -31
+                const THIRD: i64 = 715_827_883; // 2^31 / 3
+                let x = i64::from(to_q26(m, e));
+                let square = shift_right_half_even(x * x, 21); // Q31. The next term, 2x⁴/15, is below 2^-30.9.
+                ONE - shift_right_half_even(square * THIRD, 31)
+            }
+        }
+    }
+
+    /// act'(x), −0.13 to 1.13, at `x = m · 2^e`.
+    fn derivative_q31(self, m: i16, e: i32) -> i64 {
+        match self {
+            Activation::None => ONE,
+            Activation::Relu => i64::from(m > 0) * ONE,
+            Activation::Gelu => {
+                let x = to_q26(m, e);
+                let slope = i64::from(x) * i64::from(density_q31(x)); // Q57; |x φ(x)| < 1/4
+                i64::from(phi_q31(x)) + shift_right_half_even(slope, 26)
+            }
+            Activation::GeluTanh => {
+                let x = to_q26(m, e);
+                let TanhForm { argument, slope } = TanhForm::new(x);
+                let s = sigmoid_q31(argument);
+                // Q57 to Q31; |x σ'| < 1/4. Times a slope below 16 in Q28.
+                let inner = shift_right_half_even(i64::from(x) * sigmoid_slope_q31(s), 26);
+                i64::from(s) + shift_right_half_even(inner * i64::from(slope), 28)
+            }
+            Activation::Silu => {
+                let x = to_q26(m, e);
+                let s = sigmoid_q31(x);
+                i64::from(s) + shift_right_half_even(i64::from(x) * sigmoid_slope_q31(s), 26) // |x σ'| < 1/4
+            }
+            Activation::Tanh => {
+                let t = i64::from(tanh_q30(to_q26(m, e)));
+                ONE - shift_right_half_even(t * t, 29)
             }
         }
     }
@@ -137,140 +253,37 @@ impl Activation {
     }
 }
 
-/// `2√(2/π) (x + 0.044715 x³)` in Q26, within ±31.9; beyond, the logistic function is 0 or 1 in 31 bits.
-///
-/// Error: below 2^-24 relative, from the roundings of x² and of the bracket in Q26.
-const fn gelu_argument_q26(x: i32) -> i32 {
-    const CUBIC_Q32: i64 = 192_049_462; // 0.044715
-    const TWICE_ROOT_Q30: i64 = 1_713_443_942; // 2√(2/π) = 1.5957691216057308
-    const LIMIT: i64 = 10 << 26;
-    let x = if (x as i64) > LIMIT {
-        LIMIT
-    } else if (x as i64) < -LIMIT {
-        -LIMIT
-    } else {
-        x as i64
-    };
-    let square = shift_right_half_even(x * x, 26); // Q26, ≤ 100
-    let bracket = (1 << 26) + shift_right_half_even(square * CUBIC_Q32, 32); // 1 + 0.044715 x²
-    let inner = shift_right_half_even(x * bracket, 26); // ±54.8
-    const MOST: i64 = 20 << 26;
-    let inner = if inner > MOST {
-        MOST
-    } else if inner < -MOST {
-        -MOST
-    } else {
-        inner
-    };
-    shift_right_half_even(inner * TWICE_ROOT_Q30, 30) as i32
+/// `m · 2^e` in Q26, saturated to ±32; half to even below an exponent of −26.
+fn to_q26(m: i16, e: i32) -> i32 {
+    shift_half_even_saturating_i32(i64::from(m), -e - 26)
+}
+
+/// σ' = σ (1 − σ), from σ: at most ¼.
+fn sigmoid_slope_q31(s: u32) -> i64 {
+    let s = i64::from(s);
+    shift_right_half_even(s * (ONE - s), 31)
+}
+
+/// What stands inside the logistic function of GELU's tanh form, `x (K + C x²)`, and its slope, `K + 3 C x²`.
+struct TanhForm {
+    /// Q26, saturated to ±32: σ is 0 or 1 there.
+    argument: i32,
+    /// Q28, below 16.
+    slope: u32,
+}
+
+impl TanhForm {
+    fn new(x: i32) -> TanhForm {
+        const K: i64 = 428_361_012; // 2√(2/π) = 1.5957691216057308, in Q28
+        const C: i64 = 306_466_602; // 0.044715 K = 0.071354816272600249, in Q32
+        // Up to 8, where the argument is 49 already.
+        let x = i64::from(x.clamp(-8 << 26, 8 << 26));
+        let square = shift_right_half_even(x * x, 26); // Q26, ≤ 2^32
+        let cubic = shift_right_half_even(square * C, 30); // Q28, ≤ 4.6
+        let argument = shift_half_even_saturating_i32(x * (K + cubic), 28);
+        TanhForm { argument, slope: (K + 3 * cubic) as u32 }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::vec;
-    use std::vec::Vec;
-
-    const ALL: [Activation; 6] = [
-        Activation::None,
-        Activation::Relu,
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::Silu,
-        Activation::Tanh,
-    ];
-
-    /// Φ by its series around 0, or by the continued fraction of the tail: no function of the code under test.
-    fn phi(x: f64) -> f64 {
-        let density = (-x * x / 2.0).exp() / (2.0 * core::f64::consts::PI).sqrt();
-        if x.abs() < 3.0 {
-            let (mut term, mut sum) = (x, x);
-            for n in 1..80 {
-                term *= x * x / f64::from(2 * n + 1);
-                sum += term;
-            }
-            return 0.5 + density * sum;
-        }
-        let fraction = (1..60).rev().fold(x.abs(), |f, n| x.abs() + f64::from(n) / f);
-        if x < 0.0 { density / fraction } else { 1.0 - density / fraction }
-    }
-
-    fn slow(act: Activation, x: f64) -> f64 {
-        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-        match act {
-            Activation::None => x,
-            Activation::Relu => x.max(0.0),
-            Activation::Gelu => x * phi(x),
-            Activation::GeluTanh => {
-                0.5 * x * (1.0 + ((2.0 / core::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
-            }
-            Activation::Silu => x * sigmoid(x),
-            Activation::Tanh => x.tanh(),
-        }
-    }
-
-    fn values(m: &[i16], e: Exp) -> Vec<f64> {
-        m.iter().map(|&m| f64::from(m) * f64::from(e.get()).exp2()).collect()
-    }
-
-    /// Half an LSB, what the doc states before the rounding, and the clamp of a peak.
-    fn near(got: &[i16], e: Exp, want: &[f64], x: &[f64]) -> Result<(), TestCaseError> {
-        let lsb = f64::from(e.get()).exp2();
-        for ((&m, want), x) in got.iter().zip(want).zip(x) {
-            let clamp = if m.unsigned_abs() == 32639 { 129.0 * lsb } else { 0.0 };
-            let bound = 0.5 * lsb + clamp + x.abs() * f64::from(-23).exp2() + f64::from(-29).exp2();
-            prop_assert!((f64::from(m) * lsb - want).abs() <= bound, "{} {want} at {x}", f64::from(m) * lsb);
-        }
-        Ok(())
-    }
-
-    proptest! {
-        #[test]
-        fn values_are_their_definition(m in prop::collection::vec(-32639_i16..=32639, 1..20), e in -24_i16..-6, which in 0_usize..6) {
-            let act = ALL[which];
-            let x = values(&m, Exp(e));
-            let (mut y, mut acc) = (vec![0; m.len()], vec![0; m.len()]);
-            let f = act.forward(Block { mantissas: &m, exponent: Exp(e) }, &mut y, &mut acc).unwrap();
-            let want: Vec<f64> = x.iter().map(|&x| slow(act, x)).collect();
-            near(&y, f, &want, &x)?;
-        }
-
-        #[test]
-        fn gates_are_their_definition(m in prop::collection::vec((-32639_i16..=32639, -32639_i16..=32639), 1..20), e in -20_i16..-8, u in -30_i16..30, which in 0_usize..6) {
-            let act = ALL[which];
-            let (gate, up): (Vec<i16>, Vec<i16>) = m.into_iter().unzip();
-            let (x, v) = (values(&gate, Exp(e)), values(&up, Exp(u)));
-            let (mut y, mut acc) = (vec![0; gate.len()], vec![0; gate.len()]);
-            let up = Block { mantissas: &up, exponent: Exp(u) };
-            let f = act.gate(Block { mantissas: &gate, exponent: Exp(e) }, up, &mut y, &mut acc).unwrap();
-            let lsb = f64::from(f.get()).exp2();
-            let peak = x.iter().fold(0.0_f64, |p, x| p.max(x.abs())).max(1.0);
-            for ((&m, x), v) in y.iter().zip(&x).zip(&v) {
-                let clamp = if m.unsigned_abs() == 32639 { 129.0 * lsb } else { 0.0 };
-                let error = (f64::from(m) * lsb - slow(act, *x) * v).abs();
-                prop_assert!(error <= 0.5 * lsb + clamp + peak * v.abs() * f64::from(-23).exp2());
-            }
-        }
-    }
-
-    #[test]
-    fn codes_come_back() {
-        for act in ALL {
-            assert_eq!(Activation::from_code(act as u8), Some(act));
-        }
-        assert_eq!(Activation::from_code(6), None);
-    }
-
-    #[test]
-    fn zero_and_wrong_widths() {
-        let zero = Block { mantissas: &[0; 2], exponent: Exp::ZERO };
-        for act in ALL {
-            let mut y = [7; 2];
-            assert_eq!(act.forward(zero, &mut y, &mut [1; 2]), Ok(Exp::ZERO));
-            assert_eq!(y, [0; 2]);
-            assert!(act.forward(zero, &mut [0; 3], &mut [0; 3]).is_err());
-            assert!(act.gate(zero, Block { mantissas: &[1; 3], ..zero }, &mut y, &mut [0; 2]).is_err());
-        }
-    }
-}
+mod tests;

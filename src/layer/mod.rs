@@ -3,7 +3,7 @@
 //! Configuration is `&self`, state is `&mut`, scratch is the caller's; its size is a `const fn` beside the operation.
 //!
 //! * [`linear`]: [`Linear`] with any number of [`Lora`] pairs on it, and its activation
-//! * [`activation`]: ReLU, GELU, SiLU, tanh, and gates
+//! * [`activation`]: ReLU, GELU, SiLU, tanh, and gates; forward and backward
 //! * [`attention`]: one token against the keys it sees
 //! * [`dropout`]: the mask on an adapter's input, drawn by a hash
 //! * [`embedding`]: rows of tables, summed

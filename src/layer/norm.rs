@@ -217,7 +217,7 @@ fn center(row: &mut [i64]) -> i32 {
 
 /// Brings the row's peak to 31 bits, half to even (a peak that would round to 2^31 stays one unit below); returns
 /// by how much the exponent rises, or `None` where all is zero.
-fn to_31_bits(row: &mut [i64]) -> Option<i32> {
+pub(super) fn to_31_bits(row: &mut [i64]) -> Option<i32> {
     let union = union(row);
     if union == 0 {
         return None;
