@@ -27,7 +27,7 @@ pub struct Rope<'a> {
 impl Rope<'_> {
     /// Turns a head, `(head_dim)`, in place: canonical, rounded half to even once; returns its exponent.
     ///
-    /// `acc`: at least `head_dim`. Angles wrap exactly; what stands in `turns` is known to 2^-33 turns, so after p positions an
+    /// `acc`: at least `head_dim`. A head without an angle for each pair becomes zero from there on. Angles wrap exactly; what stands in `turns` is known to 2^-33 turns, so after p positions an
     /// angle is within p · 2^-33 turns.
     pub fn forward(&self, position: u32, head: &mut [i16], exponent: Exp, acc: &mut [i64]) -> Exp {
         self.turn(position, 1, head, exponent, acc)
@@ -42,6 +42,7 @@ impl Rope<'_> {
         let half = head.len() / 2;
         let (first, second) = head.split_at(half);
         let acc = acc.get_mut(..2 * half).unwrap_or_default();
+        acc.fill(0); // Where there are fewer angles than pairs, the rest is nothing, not what stood there.
         let (to_first, to_second) = acc.split_at_mut_checked(half).unwrap_or_default();
         let pairs = first.iter().zip(second).zip(self.turns);
         for (((&a, &b), &turns), (to_a, to_b)) in pairs.zip(to_first.iter_mut().zip(to_second)) {
@@ -108,6 +109,13 @@ mod tests {
             let dot = |i, j| -> f64 { at(&q, i).iter().zip(at(&k, j)).map(|(a, b)| a * b).sum() };
             prop_assert!((dot(i, j) - dot(i + by, j + by)).abs() < 0.06);
         }
+    }
+
+    #[test]
+    fn pairs_without_an_angle_are_zero() {
+        let mut head = [1 << 14, 3, 1 << 13, 5];
+        let e = Rope { turns: &[1 << 30] }.forward(0, &mut head, Exp(0), &mut [99; 4]);
+        assert_eq!((e, head), (Exp(0), [1 << 14, 0, 1 << 13, 0]));
     }
 
     #[test]
