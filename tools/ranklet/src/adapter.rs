@@ -16,7 +16,7 @@ pub struct Site {
     pub outputs: usize,
 }
 
-/// The low-rank pair of one site: `ΔW = scaling · B A`.
+/// The low-rank pair of one site: `ΔW = gain ⊙ W + scaling · B A`, and what is added to the bias.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// Index of the site.
@@ -27,6 +27,12 @@ pub struct Pair {
     pub b: Matrix,
     /// alpha / r, or alpha / √r.
     pub scaling: f64,
+    /// DoRA: g − 1 of every output, (out); `b` is g ⊙ B then.
+    pub gain: Option<Vec<f32>>,
+    /// What is added to the layer's bias, whatever the scaling: (out).
+    pub bias: Option<Vec<f32>>,
+    /// A and B hold the difference of a layer that was trained whole (`modules_to_save`).
+    pub whole: bool,
 }
 
 /// An adapter.
@@ -96,7 +102,34 @@ impl Pair {
             let (module, a_cols, b_rows) = (module.to_owned(), a.cols, b.rows);
             return Err(PairError::Dimensions { module, a_cols, b_rows, inputs, outputs });
         }
-        Ok(Pair { site, a, b, scaling })
+        Ok(Pair::new(site, a, b, scaling))
+    }
+
+    /// A pair and nothing else.
+    #[must_use]
+    pub fn new(site: usize, a: Matrix, b: Matrix, scaling: f64) -> Pair {
+        Pair { site, a, b, scaling, gain: None, bias: None, whole: false }
+    }
+
+    /// Nothing but a bias: a pair of rank 1 that adds nothing.
+    #[must_use]
+    pub fn only_bias(site: usize, inputs: usize, bias: Vec<f32>) -> Pair {
+        let outputs = bias.len();
+        let (a, b) = (Matrix::new(1, inputs, vec![0.0; inputs]), Matrix::new(outputs, 1, vec![0.0; outputs]));
+        Pair { bias: Some(bias), ..Pair::new(site, a, b, 1.0) }
+    }
+
+    /// Whether it has A and B as LoRA has them: no layer trained whole, no bias alone.
+    #[must_use]
+    pub fn is_lora(&self) -> bool {
+        !self.whole && !self.is_only_bias()
+    }
+
+    /// Whether it is a bias alone. PEFT draws A at random, so that no pair that has been trained is all zero.
+    #[must_use]
+    pub fn is_only_bias(&self) -> bool {
+        let zero = |m: &Matrix| m.data.iter().all(|&v| v == 0.0);
+        self.bias.is_some() && self.gain.is_none() && !self.whole && zero(&self.a) && zero(&self.b)
     }
 
     /// Its rank.
@@ -105,10 +138,24 @@ impl Pair {
         self.a.rows
     }
 
-    /// Elements of A and B.
+    /// What was trained, counted as PyTorch counts parameters: A and B, or the whole weight; magnitudes; a bias.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        (self.a.data.len() + self.b.data.len()) as u64
+        let (inputs, outputs) = (self.a.cols, self.b.rows);
+        let weights = match () {
+            () if self.whole => inputs * outputs,
+            () if self.is_only_bias() => 0,
+            () => self.a.data.len() + self.b.data.len(),
+        };
+        let vectors = usize::from(self.gain.is_some()) + usize::from(self.bias.is_some());
+        (weights + vectors * outputs) as u64
+    }
+
+    /// What it has beside A and B, for reports: `whole`, `DoRA`, `bias`; empty for a plain pair.
+    #[must_use]
+    pub fn more(&self) -> String {
+        let words = [(self.whole, "whole"), (self.gain.is_some(), "DoRA"), (self.bias.is_some(), "bias")];
+        words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`export`] | back to PEFT, with a model card |
 //! | [`image`] | images in and out, through the core's own emitter and checks |
 //! | [`adapter`], [`peft`], [`loralayer`] | adapters in `f32`, and the formats they come in |
+//! | [`dora`], [`whole`], [`sum`] | magnitudes, and layers trained whole, as pairs and back; sums of adapters |
 //! | [`spec`], [`base`], [`fingerprint`] | a base model in `f32`: spec file, weights, identity |
 //! | [`quantize`] | from `f32` to the integers of an image |
 //! | [`checkpoint`], [`dataset`], [`tensor`], [`save`] | safetensors in and out |
@@ -25,6 +26,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod dataset;
 pub mod describe;
+pub mod dora;
 pub mod export;
 pub mod files;
 pub mod fingerprint;
@@ -40,5 +42,7 @@ pub mod report;
 pub mod save;
 pub mod sequences;
 pub mod spec;
+pub mod sum;
 pub mod tensor;
 pub mod training;
+pub mod whole;

@@ -4,18 +4,11 @@
 
 use crate::adapter::{Adapter, MAX_RANK, Pair, PairError, Site};
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::image::stored::Stored;
 use crate::tensor::{Matrix, name_list, shape};
 use serde_json::Map;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-/// The weights of the base that is being adapted, for comparison with `W`.
-pub trait BaseWeights {
-    /// The weight at (row, column) of a site.
-    fn value(&self, site: usize, row: usize, col: usize) -> f64;
-    /// How far it may be from the checkpoint's because it was quantized: half a step, or more for coarse types.
-    fn tolerance(&self, site: usize, row: usize, col: usize) -> f64;
-}
 
 /// Why it cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +32,8 @@ pub enum LoraLayerError {
 ///
 /// # Errors
 /// [`LoraLayerError`]: left-over tensors, half a pair, a `W` that is not the base's.
-pub fn read(path: &Path, alpha: f64, sites: &[Site], base: &dyn BaseWeights) -> Result<Adapter, LoraLayerError> {
+pub fn read(path: &Path, alpha: f64, base: &Stored<'_>) -> Result<Adapter, LoraLayerError> {
+    let sites = base.sites();
     let file = Checkpoint::open(path)?;
     let wrong = |problem: String| LoraLayerError::Tensors { path: path.to_owned(), problem };
     let mut modules = BTreeSet::new();
@@ -79,7 +73,7 @@ pub fn read(path: &Path, alpha: f64, sites: &[Site], base: &dyn BaseWeights) -> 
         let pair = Pair::fit(target, a, b, alpha, sites).map_err(|e| wrong(theirs(&e)))?;
         if file.contains(&key("W")) {
             let w = file.matrix(&key("W"), "(out, in)")?;
-            compare(&w, pair.site, sites, base).map_err(|why| wrong(format!("`{}` {why}", key("W"))))?;
+            compare(&w, pair.site, base).map_err(|why| wrong(format!("`{}` {why}", key("W"))))?;
         }
         pairs.push(pair);
     }
@@ -108,8 +102,8 @@ fn theirs(e: &PairError) -> String {
     }
 }
 
-fn compare(w: &Matrix, site: usize, sites: &[Site], base: &dyn BaseWeights) -> Result<(), String> {
-    let Site { inputs, outputs, .. } = sites[site];
+fn compare(w: &Matrix, site: usize, base: &Stored<'_>) -> Result<(), String> {
+    let Site { inputs, outputs, .. } = base.sites()[site];
     if (w.rows, w.cols) != (outputs, inputs) {
         let (found, expected) = (shape(&[w.rows, w.cols]), shape(&[outputs, inputs]));
         return Err(format!("has shape {found}, the base's layer {expected}"));
@@ -117,7 +111,7 @@ fn compare(w: &Matrix, site: usize, sites: &[Site], base: &dyn BaseWeights) -> R
     for (i, &v) in w.data.iter().enumerate() {
         let (row, col) = (i / inputs, i % inputs);
         let ours = base.value(site, row, col);
-        if (f64::from(v) - ours).abs() > base.tolerance(site, row, col) {
+        if (f64::from(v) - ours).abs() > base.tolerance(site, row) {
             return Err(format!(
                 "is not the base's weight: {v} at [{row}, {col}], where the base has {ours}; an adapter works on the \
                  base it was trained on only"

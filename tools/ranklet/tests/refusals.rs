@@ -217,11 +217,11 @@ fn adapters_that_cannot_be_taken() {
         place.write("peft/adapter_config.json", config(2, 3.0, &["0"]).to_string());
     };
     extra("base_model.model.classifier.weight", &[1]);
-    adapter_refused(&place, &["left-over", "`base_model.model.classifier.weight`"]);
+    adapter_refused(&place, &["left-over", "`base_model.model.classifier.weight`", "modules_to_save"]);
     extra("base_model.model.0.lora_magnitude_vector", &[6]);
-    adapter_refused(&place, &["not supported yet", "DoRA"]);
+    adapter_refused(&place, &["`base_model.model.0.lora_magnitude_vector`", "`use_dora` is not set"]);
     extra("base_model.model.2.lora_A.weight", &[2, 6]);
-    adapter_refused(&place, &["`2` has lora_A but no lora_B"]);
+    adapter_refused(&place, &["`2` has `base_model.model.2.lora_A.weight` but no lora_B"]);
     extra("base_model.model.9.lora_A.weight", &[2, 6]);
     adapter_refused(&place, &["`9` is no linear layer", "`0`, `2`"]);
     extra("base_model.model.0.lora_A.default.weight", &[2, 4]);

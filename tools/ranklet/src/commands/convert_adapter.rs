@@ -1,14 +1,12 @@
 //! `ranklet convert adapter DIR --base base.rkl -o task.rkl`
 
 use crate::adapter::{Adapter, Pair, check_alpha, trainable_line};
-use crate::image::{ImageFile, adapter, parameters, sites};
-use crate::loralayer::{self, BaseWeights};
+use crate::image::stored::Stored;
+use crate::image::{ImageFile, adapter, parameters};
+use crate::loralayer;
 use crate::peft;
 use crate::report::{Report, decimal, table};
 use anyhow::{Context, Result, bail};
-use ranklet::kernel::Weights;
-use ranklet::layer::Linear;
-use ranklet::model::Model;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -35,6 +33,9 @@ pub struct Args {
     /// The layer's alpha, for --format lora-layer (PEFT adapters bring theirs).
     #[arg(long, allow_negative_numbers = true)]
     pub alpha: Option<f64>,
+    /// Which adapter, of a PEFT directory that holds several.
+    #[arg(long)]
+    pub name: Option<String>,
     /// Leave out the low halves of A and B: half the size, for an adapter that will not learn on.
     #[arg(long)]
     pub inference_only: bool,
@@ -48,17 +49,25 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the adapter, or that it is another base's; nothing is written then.
 pub fn execute(args: &Args) -> Result<Report> {
+    if args.name.is_some() && args.format != Format::Peft {
+        bail!("--name is for PEFT directories that hold several adapters");
+    }
     let config = super::companion(&args.adapter, peft::CONFIG);
     super::check_output(&args.output, &[&args.adapter, &config, &args.base])?;
+    if args.format == Format::Peft {
+        let chosen = peft::choose(&args.adapter, args.name.as_deref())?;
+        super::check_output(&args.output, &[&chosen, &super::companion(&chosen, peft::CONFIG)])?;
+    }
     let file = ImageFile::open(&args.base)?;
     let model = file.model()?;
-    let sites = sites(&model);
+    let base = Stored::of(&model);
+    let sites = base.sites();
     let adapter: Adapter = match (args.format, args.alpha) {
-        (Format::Peft, None) => peft::read(&args.adapter, &sites)?,
+        (Format::Peft, None) => peft::read(&args.adapter, args.name.as_deref(), &base)?,
         (Format::Peft, Some(_)) => bail!("--alpha is for --format lora-layer; a PEFT adapter brings its own"),
         (Format::LoraLayer, Some(alpha)) => {
             check_alpha(alpha).with_context(|| format!("--alpha {alpha:?}"))?;
-            loralayer::read(&args.adapter, alpha, &sites, &Stored::of(&model))?
+            loralayer::read(&args.adapter, alpha, &base)?
         }
         (Format::LoraLayer, None) => bail!("--format lora-layer needs --alpha X, the layer's own: no tensor tells it"),
     };
@@ -69,14 +78,14 @@ pub fn execute(args: &Args) -> Result<Report> {
 
     let trainable = adapter.pairs.iter().map(Pair::parameters).sum();
     let line = trainable_line(trainable, parameters(&model));
-    let mut rows = vec![["layer", "rank", "scaling"].map(str::to_owned).to_vec()];
-    let of = |p: &Pair| vec![sites[p.site].module.clone(), p.rank().to_string(), decimal(p.scaling, 6)];
+    let mut rows = vec![["layer", "rank", "scaling", "more"].map(str::to_owned).to_vec()];
+    let of = |p: &Pair| vec![sites[p.site].module.clone(), p.rank().to_string(), decimal(p.scaling, 6), p.more()];
     rows.extend(adapter.pairs.iter().map(of));
     let human = format!("{}: {size}, {} pairs\n{line}\n\n{}", args.output.display(), adapter.pairs.len(), table(&rows));
     let pairs: Vec<_> = adapter
         .pairs
         .iter()
-        .map(|p| json!({"module": sites[p.site].module, "rank": p.rank(), "scaling": p.scaling}))
+        .map(|p| json!({"module": sites[p.site].module, "rank": p.rank(), "scaling": p.scaling, "more": p.more()}))
         .collect();
     let json = json!({
         "output": super::shown(&args.output),
@@ -88,37 +97,4 @@ pub fn execute(args: &Args) -> Result<Report> {
         "notes": adapter.warnings,
     });
     Ok(Report::new(super::with_notes(human, &adapter.warnings), json))
-}
-
-/// The base's weights as the image has them.
-struct Stored<'a>(Vec<Linear<'a>>);
-
-impl<'a> Stored<'a> {
-    fn of(model: &Model<'a>) -> Stored<'a> {
-        Stored((0..model.spec().linears).map(|s| model.linear(s)).collect())
-    }
-
-    fn step(&self, site: usize, row: usize) -> f64 {
-        let l = &self.0[site];
-        f64::from(l.scales[row]) * crate::quantize::exp2(i32::from(l.exponent))
-    }
-}
-
-impl BaseWeights for Stored<'_> {
-    fn value(&self, site: usize, row: usize, col: usize) -> f64 {
-        let l = &self.0[site];
-        let integer = match l.weights {
-            Weights::I8(w) => i32::from(w[row * l.inputs + col]),
-            Weights::I16(w) => i32::from(w[row * l.inputs + col]),
-            Weights::I4(w) => crate::quantize::i4::integer(w.nibbles, w.groups, l.inputs, row, col),
-            _ => return f64::NAN, // A type of a later version: nothing compares equal to it.
-        };
-        f64::from(integer) * self.step(site, row)
-    }
-
-    fn tolerance(&self, site: usize, row: usize, _col: usize) -> f64 {
-        // Half a step; a 4-bit group of the coarsest scale, clipped by up to 0.3 of its peak, is 63 steps of 7 · 0.3.
-        let steps = if matches!(self.0[site].weights, Weights::I4(_)) { 133.0 } else { 0.500_001 };
-        steps * self.step(site, row)
-    }
 }

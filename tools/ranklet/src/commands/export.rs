@@ -5,6 +5,7 @@ use crate::atomic::{check_directory, identity};
 use crate::describe::weight_types;
 use crate::export::FILES;
 use crate::export::card::Facts;
+use crate::image::stored::Stored;
 use crate::image::{ImageFile, adapter, metadata, parameters, sites};
 use crate::report::Report;
 use anyhow::{Result, bail};
@@ -66,7 +67,7 @@ pub fn execute(args: &Args) -> Result<Report> {
         device: args.device.clone(),
         steps: args.steps,
     };
-    crate::export::write(&adapter, &sites, &facts, &args.output, args.force)?;
+    crate::export::write(&adapter, &Stored::of(&model), &facts, &args.output, args.force)?;
     let mut notes = Vec::new();
     if image.low().is_empty() {
         notes.push("the image has no low plane: A and B come back with 16 bits".to_owned());

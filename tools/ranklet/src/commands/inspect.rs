@@ -205,7 +205,7 @@ fn adapter(file: &ImageFile, head: &Head, args: &Args) -> Result<Part> {
         frozen = Some(parameters(&model));
         names = sites(&model).into_iter().map(|s| s.module).collect();
     }
-    let mut rows = vec![["site", "module", "rank", "in", "out", "scaling"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["site", "module", "rank", "in", "out", "scaling", "more"].map(str::to_owned).to_vec()];
     let mut list = Vec::new();
     for r in records {
         let module = names.get(usize::from(r.site)).cloned().unwrap_or_default();
@@ -217,21 +217,28 @@ fn adapter(file: &ImageFile, head: &Head, args: &Args) -> Result<Part> {
             r.inputs.to_string(),
             r.outputs.to_string(),
             decimal(scaling, 6),
+            more(r),
         ]);
         list.push(json!({
             "site": r.site, "module": module, "rank": r.rank, "in": r.inputs, "out": r.outputs, "scaling": scaling,
+            "more": more(r),
         }));
     }
-    let trainable: u64 = records.iter().map(|r| u64::from(r.rank) * (u64::from(r.inputs) + u64::from(r.outputs))).sum();
+    let trainable = records.iter().fold(0, |sum: u64, r| sum.saturating_add(parameters_of(r)));
     let line = match frozen {
         Some(frozen) => trainable_line(trainable, frozen),
         None => format!("trainable params: {} (give --base for the whole line)", thousands(trainable)),
     };
-    let can_learn = head.find(image, section::LORA_LOW).is_some();
+    let extras = records.iter().any(LoraRecord::has_extras);
+    let can_learn = head.find(image, section::LORA_LOW).is_some() && !extras;
     let text = format!(
         "{}\n\n{line}\n{}",
         table(&rows),
-        if can_learn { "has both planes: training can go on" } else { "high plane only: for inference" }
+        match (can_learn, extras) {
+            (true, _) => "has both planes: training can go on",
+            (_, true) => "has more than A and B: for inference",
+            (_, false) => "high plane only: for inference",
+        }
     );
     let more = vec![
         ("pairs", json!(list)),
@@ -242,4 +249,25 @@ fn adapter(file: &ImageFile, head: &Head, args: &Args) -> Result<Part> {
         ("notes", json!(notes)),
     ];
     Ok((super::with_notes(text, &notes), more))
+}
+
+/// What a record has beside A and B, in the words of [`crate::adapter::Pair::more`].
+fn more(r: &LoraRecord) -> String {
+    let words = [(LoraRecord::WHOLE, "whole"), (LoraRecord::GAIN, "DoRA"), (LoraRecord::BIAS, "bias")];
+    words.iter().filter(|(flag, _)| r.flags & flag != 0).map(|(_, word)| *word).collect::<Vec<_>>().join(", ")
+}
+
+/// What was trained, as [`crate::adapter::Pair::parameters`] counts it; a record may claim anything.
+fn parameters_of(r: &LoraRecord) -> u64 {
+    let (rank, inputs, outputs) = (u64::from(r.rank), u64::from(r.inputs), u64::from(r.outputs));
+    let zero = |e: i16| e == ranklet::fixed::Exp::ZERO.0;
+    let has = |flag: u16| r.flags & flag != 0;
+    let only_bias = r.flags == LoraRecord::BIAS && zero(r.a_exponent) && zero(r.b_exponent);
+    let weights = match () {
+        () if has(LoraRecord::WHOLE) => inputs.saturating_mul(outputs),
+        () if only_bias => 0,
+        () => rank * (inputs + outputs),
+    };
+    let vectors = u64::from(has(LoraRecord::GAIN)) + u64::from(has(LoraRecord::BIAS));
+    weights.saturating_add(vectors * outputs)
 }

@@ -7,6 +7,7 @@ pub mod eval;
 pub mod export;
 pub mod grad;
 pub mod inspect;
+pub mod merge;
 pub mod plan;
 pub mod run;
 pub mod train;
@@ -46,6 +47,8 @@ pub enum Command {
     Convert(Convert),
     /// Make a PEFT directory from an adapter image.
     Export(export::Args),
+    /// Add up adapters into one: exact weighted sums, whose ranks add up.
+    Merge(merge::Args),
     /// Show what an image holds: header, tensors, memory plan, trainable %.
     Inspect(inspect::Args),
     /// Show flash, RAM and stack before flashing, and whether they fit a board.
@@ -127,6 +130,7 @@ pub fn execute(cli: &Cli) -> Result<Report> {
         Command::Convert(Convert::Base(args)) => convert_base::execute(args, json),
         Command::Convert(Convert::Adapter(args)) => convert_adapter::execute(args),
         Command::Export(args) => export::execute(args),
+        Command::Merge(args) => merge::execute(args),
         Command::Inspect(args) => inspect::execute(args),
         Command::Plan(args) => plan::execute(args),
         Command::Run(args) => run::execute(args, json),

@@ -31,7 +31,7 @@ pub fn text(adapter: &Adapter, sites: &[Site], facts: &Facts) -> String {
     let trainable = adapter.pairs.iter().map(crate::adapter::Pair::parameters).sum();
     let base_model = adapter.config.get("base_model_name_or_path").and_then(Value::as_str).filter(|s| !s.is_empty());
     let front = base_model.map_or(String::new(), |name| format!("base_model: {}\n", Value::from(name)));
-    let mut rows = vec![["module", "in", "out", "rank", "scaling", "base SNR"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["module", "in", "out", "rank", "scaling", "base SNR", "more"].map(str::to_owned).to_vec()];
     for p in &adapter.pairs {
         let site = &sites[p.site];
         let snr = match facts.snr_db.get(&site.module) {
@@ -46,6 +46,7 @@ pub fn text(adapter: &Adapter, sites: &[Site], facts: &Facts) -> String {
             p.rank().to_string(),
             decimal(p.scaling, 6),
             snr,
+            p.more(),
         ]);
     }
     let line = trainable_line(trainable, facts.base_parameters);
@@ -103,7 +104,7 @@ mod tests {
     fn nothing_is_left_to_fill_in() {
         let sites = [Site { module: "0".to_owned(), inputs: 512, outputs: 512 }];
         let zeros = |r, c| Matrix::new(r, c, vec![0.0; r * c]);
-        let pairs = vec![Pair { site: 0, a: zeros(8, 512), b: zeros(512, 8), scaling: 2.0 }];
+        let pairs = vec![Pair::new(0, zeros(8, 512), zeros(512, 8), 2.0)];
         let adapter = Adapter { pairs, config: Map::new(), warnings: Vec::new() };
         let facts = Facts { source: "ab".to_owned(), base_parameters: 512 * 512, steps: Some(7), ..Facts::default() };
         let card = text(&adapter, &sites, &facts);

@@ -5,12 +5,15 @@
 
 pub mod card;
 pub mod config;
+pub mod tensors;
 
 use crate::adapter::{Adapter, Pair, Site};
 use crate::atomic::{MARKER, write_directory};
-use crate::peft::{self, CONFIG, WEIGHTS, keys};
+use crate::image::stored::Stored;
+use crate::peft::config::Config;
+use crate::peft::{self, CONFIG, WEIGHTS};
 use crate::report::chain;
-use crate::save::{Out, safetensors};
+use crate::save::safetensors;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -24,16 +27,14 @@ const CARD: &str = "README.md";
 ///
 /// # Errors
 /// A value beyond `f32`; where the directory cannot be written, or does not read back as what it should be.
-pub fn write(adapter: &Adapter, sites: &[Site], facts: &card::Facts, out: &Path, force: bool) -> Result<()> {
+pub fn write(adapter: &Adapter, base: &Stored<'_>, facts: &card::Facts, out: &Path, force: bool) -> Result<()> {
+    let sites = base.sites();
     for pair in &adapter.pairs {
         check_finite(pair, sites)?;
     }
-    let fields = config::fields(adapter, sites)?;
-    let tensors = adapter.pairs.iter().flat_map(|p| {
-        let module = &sites[p.site].module;
-        [(keys::name(module, keys::Part::A), Out::from(&p.a)), (keys::name(module, keys::Part::B), Out::from(&p.b))]
-    });
-    let weights = safetensors(tensors)?;
+    let fields = config::fields(adapter, base)?;
+    let config = Config::parse(Path::new(CONFIG), &Value::Object(fields.clone()).to_string())?;
+    let weights = safetensors(tensors::of(adapter, &config, base)?)?;
     let marker = json!({"made_by": "ranklet export", "base_source": facts.source});
     write_directory(out, force, &FILES, |dir| {
         let text = |v: &Value| serde_json::to_string_pretty(v).map(|s| s + "\n");
@@ -45,12 +46,12 @@ pub fn write(adapter: &Adapter, sites: &[Site], facts: &card::Facts, out: &Path,
         write(WEIGHTS, &weights)?;
         write(CARD, card::text(adapter, sites, facts).as_bytes())?;
         write(MARKER, text(&marker)?.as_bytes())?;
-        let back = peft::read(dir, sites).map_err(|e| {
+        let back = peft::read(dir, None, base).map_err(|e| {
             // By the name it was to have: the one it has for the moment is gone when this is read.
             let text = chain(&e.into()).replace(&dir.display().to_string(), &out.display().to_string());
             anyhow!("the export does not read back, so nothing was written: {text}")
         })?;
-        compare(&adapter.pairs, &back.pairs, sites)
+        compare(&adapter.pairs, &back.pairs, base)
     })
 }
 
@@ -72,17 +73,18 @@ fn check_finite(pair: &Pair, sites: &[Site]) -> Result<()> {
     Ok(())
 }
 
-/// A and B bit for bit; the scaling to the last bits of its way through alpha.
-fn compare(ours: &[Pair], theirs: &[Pair], sites: &[Site]) -> Result<()> {
-    let same = |(a, b): (&Pair, &Pair)| {
-        let near = (a.scaling - b.scaling).abs() <= config::NEAR * a.scaling.abs();
-        a.site == b.site && a.a == b.a && a.b == b.b && near
-    };
+/// What has been written does what was to be written; see [`tensors::same`]. A bias that moves nothing is no part of it.
+fn compare(ours: &[Pair], theirs: &[Pair], base: &Stored<'_>) -> Result<()> {
+    let moves = |p: &&Pair| !p.is_only_bias() || p.bias.iter().flatten().any(|&v| v != 0.0);
+    let ours: Vec<&Pair> = ours.iter().filter(moves).collect();
+    let theirs: Vec<&Pair> = theirs.iter().filter(moves).collect();
     if ours.len() != theirs.len() {
         bail!("the export reads back with {} pairs instead of {}; nothing was written", theirs.len(), ours.len());
     }
-    match ours.iter().zip(theirs).find(|&pair| !same(pair)) {
-        Some((pair, _)) => bail!("`{}` does not read back as it was; nothing was written", sites[pair.site].module),
+    match ours.iter().zip(theirs).find(|(a, b)| !tensors::same(a, b, base)) {
+        Some((pair, _)) => {
+            bail!("`{}` does not read back as it was; nothing was written", base.sites()[pair.site].module)
+        }
         None => Ok(()),
     }
 }

@@ -4,9 +4,10 @@ use super::Sink;
 use super::metadata;
 use crate::adapter::{Adapter, Pair};
 use crate::quantize::planes::{Planes, value};
+use crate::quantize::{exp2, scalars};
 use crate::tensor::Matrix;
 use anyhow::{Context, Result, ensure};
-use ranklet::fixed::Real;
+use ranklet::fixed::{Exp, Real};
 use ranklet::image::{Fingerprint, LoraRecord};
 use ranklet::model::Model;
 use ranklet::model::adapter::AdapterParts;
@@ -38,6 +39,19 @@ impl Parts {
             };
             let (a_offset, a_exponent) = place(&pair.a);
             let (b_offset, b_exponent) = place(&pair.b);
+            // Vectors stand in the high plane alone: nobody trains them on. What is all zero is left out.
+            let mut vector = |v: &Option<Vec<f32>>, flag: u16| {
+                let v = v.as_ref().filter(|v| v.iter().any(|&x| x != 0.0));
+                v.map_or((0, 0, 0), |v| {
+                    let at = parts.high.len() as u32;
+                    let (mantissas, exponent) = scalars::i16s(v);
+                    parts.low.resize(parts.low.len() + mantissas.len(), 0);
+                    parts.high.extend(mantissas);
+                    (flag, at, exponent)
+                })
+            };
+            let (has_gain, gain_offset, gain_exponent) = vector(&pair.gain, LoraRecord::GAIN);
+            let (has_bias, bias_offset, bias_exponent) = vector(&pair.bias, LoraRecord::BIAS);
             let scaling = Real::from_f64(pair.scaling);
             parts.records.push(LoraRecord {
                 site: pair.site as u16,
@@ -50,11 +64,11 @@ impl Parts {
                 b_exponent,
                 scaling_mantissa: scaling.mantissa(),
                 scaling_exponent: scaling.exponent() as i16,
-                flags: 0,
-                gain_offset: 0,
-                bias_offset: 0,
-                gain_exponent: 0,
-                bias_exponent: 0,
+                flags: has_gain | has_bias | if pair.whole { LoraRecord::WHOLE } else { 0 },
+                gain_offset,
+                bias_offset,
+                gain_exponent,
+                bias_exponent,
                 reserved: 0,
             });
         }
@@ -127,6 +141,7 @@ pub fn read(image: &ranklet::model::Adapter<'_>) -> Adapter {
     let matrix = |rows: usize, cols: usize, high: &[i16], low: &[i16], exponent| {
         Matrix::new(rows, cols, high.iter().zip(low).map(|(&h, &l)| value(h, l, exponent)).collect())
     };
+    let vector = |(v, e): (&[i16], Exp)| v.iter().map(|&m| (f64::from(m) * exp2(e.get())) as f32).collect();
     let pairs = records.iter().map(|r| {
         let (rank, inputs, outputs) = (usize::from(r.rank), r.inputs as usize, r.outputs as usize);
         Pair {
@@ -134,6 +149,9 @@ pub fn read(image: &ranklet::model::Adapter<'_>) -> Adapter {
             a: matrix(rank, inputs, r.a_of(&high), r.a_of(&low), r.a_exponent),
             b: matrix(outputs, rank, r.b_of(&high), r.b_of(&low), r.b_exponent),
             scaling: r.scaling().to_f64(),
+            gain: r.gain_of(&high).map(vector),
+            bias: r.bias_of(&high).map(vector),
+            whole: r.flags & LoraRecord::WHOLE != 0,
         }
     });
     let config = match metadata::parse(image.metadata()).remove("peft_config") {
@@ -141,4 +159,29 @@ pub fn read(image: &ranklet::model::Adapter<'_>) -> Adapter {
         _ => Map::new(),
     };
     Adapter { pairs: pairs.collect(), config, warnings: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_stand_in_the_high_plane() {
+        let matrix = |r, c| Matrix::new(r, c, (0..r * c).map(|i| i as f32 - 2.5).collect());
+        let plain = Pair::new(0, matrix(2, 3), matrix(4, 2), 0.5);
+        let gain = Some(vec![0.5, -0.25, 0.0, 0.125]);
+        let dora = Pair { site: 1, gain, bias: Some(vec![3.0, -1.0, 0.0, 0.0]), ..plain.clone() };
+        let whole = Pair { site: 2, whole: true, bias: Some(vec![0.0; 4]), ..plain.clone() };
+        let Parts { records, high, low } = Parts::of(&[plain, dora, whole]);
+        assert_eq!(records.iter().map(|r| r.flags).collect::<Vec<_>>(), [0, 3, 4], "a bias of zeros is none");
+        assert_eq!((high.len(), low.len()), (3 * 14 + 8, 3 * 14 + 8));
+        let r = records[1];
+        assert_eq!((r.gain_offset, r.bias_offset), (28, 32));
+        assert_eq!(r.gain_of(&high), Some((&[1 << 14, -(1 << 13), 0, 1 << 12][..], Exp(-15))));
+        assert_eq!(r.bias_of(&high), Some((&[24576, -8192, 0, 0][..], Exp(-13))));
+        assert!(low[28..36].iter().all(|&v| v == 0), "{low:?}");
+        for r in records {
+            assert_eq!(r.check(Some((3, 4)), high.len()), Ok(()));
+        }
+    }
 }

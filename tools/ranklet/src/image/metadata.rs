@@ -6,7 +6,7 @@
 //! | base | `snr_db` | by module: signal to noise of the stored weights; null where nothing was lost |
 //! | adapter | `peft_config` | the fields of the `adapter_config.json` it came from, in their order |
 //! | adapter | `base_parameters` | frozen parameters of its base, for PEFT's line |
-//! | adapter | `training` | how it was trained: optimizer, steps, samples, final loss |
+//! | adapter | `training` | how it was trained: optimizer, steps, samples, final loss; of a sum, `merged`: of what |
 
 use super::base::LayerReport;
 use crate::base::Base;

@@ -5,11 +5,13 @@
 //! | [`base`] | a base in `f32` becomes an image |
 //! | [`adapter`] | an adapter in `f32` becomes an image, and back |
 //! | [`transformer`] | a transformer's checkpoint becomes an image |
+//! | [`stored`] | a base's weights in floats, as its image has them |
 //! | [`metadata`] | the JSON object that travels with an image |
 
 pub mod adapter;
 pub mod base;
 pub mod metadata;
+pub mod stored;
 pub mod transformer;
 
 use crate::adapter::Site;

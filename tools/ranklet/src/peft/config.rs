@@ -14,7 +14,7 @@ pub const MLX: &str = "an MLX-LM adapter (lora_a is (in, r), lora_b is (r, out),
                        lora_alpha = scale · r";
 
 /// Fields that say nothing about what the tensors mean, or are read below.
-const KNOWN: [&str; 31] = [
+const KNOWN: [&str; 32] = [
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
@@ -45,12 +45,12 @@ const KNOWN: [&str; 31] = [
     "target_modules",
     "task_type",
     "trainable_token_indices",
+    "use_dora",
     "use_rslora",
 ];
 
 /// Fields that change the mathematics: refused if set (to anything but null, false, `[]` and `{}`).
-const REFUSED: [(&str, &str); 13] = [
-    ("use_dora", "not supported yet: DoRA (weights split into magnitude and direction)"),
+const REFUSED: [(&str, &str); 11] = [
     ("use_qalora", "QA-LoRA pools the inputs in groups, which no kernel here does"),
     ("kasa_config", "KaSA changes the base weights"),
     ("monteclora_config", "MonteCLoRA samples its weights"),
@@ -61,8 +61,7 @@ const REFUSED: [(&str, &str); 13] = [
     ("target_parameters", "LoRA on bare parameters (mixtures of experts)"),
     ("megatron_config", "Megatron splits layers over machines"),
     ("velora_config", "VeLoRA is not known here"),
-    ("lora_bias", "not supported yet: a bias beside B"),
-    ("trainable_token_indices", "not supported yet: trained tokens"),
+    ("trainable_token_indices", "not supported: trained tokens; train without them"),
 ];
 
 /// Values of `init_lora_weights` that leave the base alone.
@@ -116,6 +115,24 @@ pub enum ConfigError {
     },
 }
 
+/// Which biases of the base were trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Biases {
+    /// None.
+    None,
+    /// Those of the layers that have a pair.
+    LoraOnly,
+    /// Those of every module.
+    All,
+}
+
+/// Whether a module is, or is within, one that PEFT finds under this name in `modules_to_save`: the end of its path.
+#[must_use]
+pub fn is_within(module: &str, name: &str) -> bool {
+    let ancestors = module.match_indices('.').map(|(dot, _)| &module[..dot]);
+    ancestors.chain([module]).any(|path| path.ends_with(name))
+}
+
 /// Whether the configuration puts a pair on a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selects {
@@ -134,6 +151,12 @@ pub struct Config {
     pub fields: Map<String, Value>,
     /// Layers that were trained whole; the file may hold none of them.
     pub modules_to_save: Vec<String>,
+    /// Whether every pair has magnitudes.
+    pub dora: bool,
+    /// Whether every B has a bias.
+    pub lora_bias: bool,
+    /// Trained biases of the base.
+    pub biases: Biases,
     /// What the user should know, although it is no error.
     pub warnings: Vec<String>,
     r: usize,
@@ -187,6 +210,12 @@ impl Config {
         self.alpha(module) / if self.rslora { rank.sqrt() } else { rank }
     }
 
+    /// Whether this module was trained whole.
+    #[must_use]
+    pub fn saves(&self, module: &str) -> bool {
+        self.modules_to_save.iter().any(|name| is_within(module, name))
+    }
+
     /// Whether it puts a pair on this module.
     #[must_use]
     pub fn selects(&self, module: &str) -> Selects {
@@ -237,8 +266,14 @@ impl<'a> Parser<'a> {
             return Err(self.wrong(field, "a field that is not known here and may change what the tensors mean"));
         }
         self.initialisation()?;
-        if self.get("bias").is_some_and(|b| b != "none") {
-            return Err(self.wrong("bias", "not supported yet: trained biases; only \"none\" is"));
+        let modules_to_save = self.modules_to_save()?;
+        let (dora, lora_bias) = (self.flag("use_dora")?, self.flag("lora_bias")?);
+        if dora && lora_bias {
+            return Err(self.wrong("lora_bias", "PEFT has no lora_bias with use_dora"));
+        }
+        if self.flag("ensure_weight_tying")? && !modules_to_save.is_empty() {
+            let why = "not supported with modules_to_save: it may have changed the embedding along with the head";
+            return Err(self.wrong("ensure_weight_tying", why));
         }
         let mut warnings = Vec::new();
         let alpha = match self.get("lora_alpha") {
@@ -251,7 +286,10 @@ impl<'a> Parser<'a> {
         let r = self.get("r").map_or(Ok(8), |v| self.count("r", v))?;
         Ok(Config {
             fields: self.fields.clone(),
-            modules_to_save: self.modules_to_save()?,
+            modules_to_save,
+            dora,
+            lora_bias,
+            biases: self.biases()?,
             warnings,
             r,
             alpha,
@@ -336,6 +374,15 @@ impl<'a> Parser<'a> {
         match Modules::new(value).map_err(|e| self.pattern(field, &e))? {
             Some(modules) => Ok(Some(modules)),
             None => Err(self.wrong(field, "expected a list of names, or a regular expression")),
+        }
+    }
+
+    fn biases(&self) -> Result<Biases, ConfigError> {
+        match self.get("bias").map(Value::as_str) {
+            None | Some(Some("none")) => Ok(Biases::None),
+            Some(Some("lora_only")) => Ok(Biases::LoraOnly),
+            Some(Some("all")) => Ok(Biases::All),
+            Some(_) => Err(self.wrong("bias", "expected \"none\", \"lora_only\" or \"all\"")),
         }
     }
 
@@ -425,11 +472,12 @@ mod tests {
         for (changes, part) in [
             (json!({"peft_type": "LOHA"}), "LOHA"),
             (json!({"peft_type": null}), "peft_type"),
-            (json!({"use_dora": true}), "not supported yet: DoRA"),
+            (json!({"use_dora": 1}), "true or false"),
+            (json!({"use_dora": true, "lora_bias": true}), "`lora_bias`"),
+            (json!({"ensure_weight_tying": true, "modules_to_save": ["head"]}), "`ensure_weight_tying`"),
             (json!({"use_qalora": true}), "use_qalora"),
             (json!({"kasa_config": {"beta": 1}}), "kasa_config"),
-            (json!({"bias": "all"}), "trained biases"),
-            (json!({"lora_bias": true}), "lora_bias"),
+            (json!({"bias": "some"}), "lora_only"),
             (json!({"trainable_token_indices": [1]}), "trained tokens"),
             (json!({"init_lora_weights": "pissa_niter_16"}), "changed the base"),
             (json!({"init_lora_weights": "olora"}), "changed the base"),
@@ -453,6 +501,14 @@ mod tests {
             let e = parse(changes.clone()).unwrap_err();
             assert!(e.contains(part), "{changes}: {e}");
         }
+    }
+
+    #[test]
+    fn modules_to_save_match_as_pefts_do() {
+        let c = parse(json!({"modules_to_save": ["classifier"], "bias": "lora_only", "use_dora": true})).unwrap();
+        assert!(c.saves("classifier") && c.saves("a.classifier") && c.saves("classifier.out_proj"));
+        assert!(!c.saves("classifier2") && !c.saves("a.dense"));
+        assert_eq!((c.biases, c.dora, c.lora_bias), (Biases::LoraOnly, true, false));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | [`config`] | every field, and what is done with it |
 //! | [`keys`] | every kind of tensor name |
 //! | [`pattern`] | how PEFT matches module names |
+//! | `reader` | from tensors to pairs |
 //!
 //! PEFT itself loads leniently: a missing tensor only warns, an extra one and a NaN are silent. Here each of them is
 //! an error, because an adapter in flash has nobody to read its warnings.
@@ -12,14 +13,15 @@
 pub mod config;
 pub mod keys;
 pub mod pattern;
+mod reader;
 
-use crate::adapter::{Adapter, MAX_RANK, Pair, PairError, Site, find};
+use crate::adapter::{Adapter, PairError};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::files;
+use crate::image::stored::Stored;
 use crate::tensor::name_list;
-use config::{Config, ConfigError, Selects};
-use keys::{Key, Part};
-use std::collections::BTreeMap;
+use config::{Config, ConfigError};
+use reader::Reader;
 use std::path::{Path, PathBuf};
 
 /// The configuration's file name.
@@ -63,121 +65,54 @@ pub enum PeftError {
     },
 }
 
-/// Reads an adapter for a base with these sites. `path` is a directory, or a `.safetensors` file with
-/// `adapter_config.json` beside it.
+/// How often PEFT adds the pair of a wrapped attention's output projection: to the weight, and then it merges the wrapped
+/// layer, which adds it again. Whoever trained it, trained it twice.
+pub const WRAPPED_TIMES: f64 = 2.0;
+
+/// Of a module inside PyTorch's attention, which PEFT wraps as a whole: the attention.
+#[must_use]
+pub fn wrapper(module: &str) -> Option<&str> {
+    module.split_once(".base_layer.").map(|(outer, _)| outer)
+}
+
+/// Reads an adapter for a base. `path` is a directory, or a `.safetensors` file with `adapter_config.json` beside it;
+/// `name` chooses among several adapters in one directory.
 ///
 /// # Errors
 /// [`PeftError`]: anything that PEFT knows and this does not, by name; any tensor left over.
-pub fn read(path: &Path, sites: &[Site]) -> Result<Adapter, PeftError> {
-    let (config_path, weights_path) = locate(path)?;
-    let config = Config::read(&config_path)?;
+pub fn read(path: &Path, name: Option<&str>, base: &Stored<'_>) -> Result<Adapter, PeftError> {
+    let path = choose(path, name)?;
+    let (config, weights_path) = locate(&path)?;
+    let config = Config::read(&config)?;
     let weights = Checkpoint::open_file(&weights_path)?;
-    let pairs = sort(&weights_path, &weights, &config)?;
-    let mut adapter = Adapter { pairs: Vec::new(), config: config.fields.clone(), warnings: Vec::new() };
-    adapter.warnings.extend(config.warnings.iter().cloned());
-    for name in &config.modules_to_save {
-        // The file holds no tensor for it (`sort` would have refused); does the base hold such a module?
-        if sites.iter().any(|s| s.module == *name || s.module.ends_with(&format!(".{name}"))) {
-            let problem =
-                format!("modules_to_save names `{name}`, a layer of this base, but the file does not hold it");
-            return Err(PeftError::Tensors { path: weights_path, problem });
-        }
-        let warning = format!("modules_to_save names `{name}`, which neither the base nor the file holds: passed over");
-        adapter.warnings.push(warning);
-    }
-    let fit = |source| PeftError::Pair { path: weights_path.clone(), source };
-    for (module, Half { a, b }) in pairs {
-        find(&module, sites).map_err(fit)?;
-        let (Some(a_name), Some(b_name)) = (&a, &b) else {
-            let (found, missing) = if a.is_some() { ("lora_A", "lora_B") } else { ("lora_B", "lora_A") };
-            let problem = format!("`{module}` has {found} but no {missing}; save the adapter again");
-            return Err(PeftError::Tensors { path: weights_path, problem });
-        };
-        // PEFT wraps PyTorch's attention as a whole, and what is inside with it.
-        let selected = module.split(".base_layer.").next().unwrap_or(&module);
-        if let Selects::No(why) = config.selects(selected) {
-            let problem = format!("tensors for `{module}`, but {why}; PEFT would not load them");
-            return Err(PeftError::Tensors { path: weights_path, problem });
-        }
-        let a = weights.matrix(a_name, "(r, in)")?;
-        let b = weights.matrix(b_name, "(out, r)")?;
-        let rank = config.rank(&module);
-        if (1..=MAX_RANK).contains(&a.rows) && a.rows != rank {
-            let problem = format!(
-                "`{module}`: lora_A has rank {}, but the configuration says {rank} (r, or rank_pattern); they belong \
-                 to different adapters",
-                a.rows
-            );
-            return Err(PeftError::Tensors { path: weights_path, problem });
-        }
-        let mut scaling = config.scaling(&module, a.rows);
-        if module.contains(".base_layer.") {
-            // PEFT adds the pair of a wrapped attention's output to the weight, and then merges the wrapped layer, which
-            // adds it again: whoever trained it, trained it twice.
-            scaling *= 2.0;
-            let warning =
-                format!("`{module}`: PEFT (seen in 0.21) adds this pair twice; so it is stored at twice its scaling");
-            adapter.warnings.push(warning);
-        }
-        adapter.pairs.push(Pair::fit(&module, a, b, scaling, sites).map_err(fit)?);
-    }
-    adapter.pairs.sort_by_key(|p| p.site);
-    let bare = |s: &&Site| {
-        !adapter.pairs.iter().any(|p| sites[p.site] == **s) && matches!(config.selects(&s.module), Selects::Yes)
-    };
-    let missing: Vec<&str> = sites.iter().filter(bare).map(|s| s.module.as_str()).collect();
-    if !missing.is_empty() {
-        let problem = format!(
-            "target_modules selects {}, but the file holds no tensors for it; the file is incomplete",
-            name_list(missing, 8)
-        );
-        return Err(PeftError::Tensors { path: weights_path, problem });
-    }
-    if adapter.pairs.is_empty() {
-        let problem = "holds no lora_A / lora_B tensors".to_owned();
-        return Err(PeftError::Tensors { path: weights_path, problem });
-    }
-    Ok(adapter)
+    Reader { path: &weights_path, config: &config, weights: &weights, base }.read()
 }
 
-/// The tensors of one module.
-#[derive(Default)]
-struct Half {
-    a: Option<String>,
-    b: Option<String>,
-}
-
-/// Sorts tensor names by module; whatever is on no list is refused by name.
-fn sort(path: &Path, weights: &Checkpoint, config: &Config) -> Result<BTreeMap<String, Half>, PeftError> {
-    let refuse = |problem| Err(PeftError::Tensors { path: path.to_owned(), problem });
-    let mut pairs: BTreeMap<String, Half> = BTreeMap::new();
-    let mut unknown = Vec::new();
-    for name in weights.names() {
-        match keys::parse(name) {
-            Key::Lora { module, part } => {
-                let half = pairs.entry(module.to_owned()).or_default();
-                let place = if part == Part::A { &mut half.a } else { &mut half.b };
-                *place = Some(name.to_owned());
-            }
-            Key::NotSupported(what) => return refuse(format!("tensor `{name}`: not supported yet: {what}")),
-            Key::Mlx => return refuse(format!("tensor `{name}`: {}", config::MLX)),
-            Key::Unknown => unknown.push(name),
-        }
-    }
-    if unknown.is_empty() {
-        return Ok(pairs);
-    }
-    let hint = if unknown.iter().any(|n| keys::carries_adapter_name(n)) {
-        "; they carry an adapter's name, as a state_dict() does: save with PEFT's save_pretrained() instead"
-    } else if unknown.iter().all(|n| !n.starts_with(keys::PREFIX)) {
-        "; PEFT's names start with `base_model.model.`: save with PEFT's save_pretrained()"
-    } else if config.modules_to_save.is_empty() {
-        ""
-    } else {
-        "; modules_to_save (layers trained whole) is not supported yet"
+/// The directory of the adapter that is meant. `save_pretrained` gives every adapter a subdirectory of its name, but the
+/// one called "default", which lies in the directory itself.
+///
+/// # Errors
+/// [`PeftError::NotPeft`] where it takes a name to choose, or where there is none of that name.
+pub fn choose(path: &Path, name: Option<&str>) -> Result<PathBuf, PeftError> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let adapters = entries.filter(|e| e.path().join(CONFIG).is_file());
+    let mut names: Vec<String> = adapters.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let has_default = path.join(CONFIG).is_file();
+    let held = || {
+        let default = has_default.then_some("default");
+        name_list(default.into_iter().chain(names.iter().map(String::as_str)), 12)
     };
-    let names = name_list(unknown.iter().copied(), 8);
-    refuse(format!("left-over tensors that no rule claims: {names}{hint}"))
+    let wrong = |problem: String| Err(PeftError::NotPeft { path: path.to_owned(), problem });
+    match name {
+        Some("default") if has_default => Ok(path.to_owned()),
+        Some(name) if names.iter().any(|n| n == name) => Ok(path.join(name)),
+        Some(name) => wrong(format!("holds no adapter `{name}` (--name); it holds {}", held())),
+        None if !has_default && !names.is_empty() => {
+            wrong(format!("holds no adapter itself, but in its subdirectories: {}; choose with --name", held()))
+        }
+        None => Ok(path.to_owned()),
+    }
 }
 
 /// Configuration and weights of what the user named.

@@ -9,6 +9,20 @@ pub fn i32s(values: &[f32]) -> (Vec<i32>, i16) {
     mantissas(&values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())
 }
 
+/// `i16` mantissas under one exponent: `2^14 ≤ max|m| < 2^15`, ties to even. Nothing but zeros has exponent 0.
+#[must_use]
+pub fn i16s(values: &[f32]) -> (Vec<i16>, i16) {
+    let peak = values.iter().fold(0.0_f64, |p, v| p.max(f64::from(v.abs())));
+    if peak == 0.0 {
+        return (vec![0; values.len()], 0);
+    }
+    let mut e = floor_log2(peak) - 14;
+    if (peak / exp2(e)).round_ties_even() > f64::from(i16::MAX) {
+        e += 1;
+    }
+    (values.iter().map(|&v| (f64::from(v) / exp2(e)).round_ties_even() as i16).collect(), e as i16)
+}
+
 /// One over each deviation, as [`i32s`]. Every `std` is above zero.
 #[must_use]
 pub fn reciprocals(std: &[f32]) -> (Vec<i32>, i16) {
@@ -102,6 +116,18 @@ mod tests {
             for (&f, &s) in factors.iter().zip(&std) {
                 prop_assert!((f64::from(f) * exp2(e.into()) * f64::from(s) - 1.0).abs() <= exp2(-11));
             }
+        }
+    }
+
+    #[test]
+    fn short_vectors_use_their_bits() {
+        assert_eq!(i16s(&[0.0, 0.0]), (vec![0, 0], 0));
+        assert_eq!(i16s(&[1.0, -0.5]), (vec![1 << 14, -(1 << 13)], -14));
+        // The largest below a power of two would round up to 2^15.
+        assert_eq!(i16s(&[1.0_f32.next_down(), -0.25]), (vec![1 << 14, -(1 << 12)], -14));
+        for v in [f32::MIN_POSITIVE / 4.0, 3.3, f32::MAX] {
+            let (m, e) = i16s(&[v]);
+            assert!((f64::from(m[0]) * exp2(e.into()) / f64::from(v) - 1.0).abs() <= exp2(-15));
         }
     }
 
