@@ -7,7 +7,7 @@
 //! | [`training`], [`infer`], [`metrics`] | the core, driven on the host: the device's own arithmetic |
 //! | [`export`] | back to PEFT, with a model card |
 //! | [`image`] | images in and out, through the core's own emitter and checks |
-//! | [`adapter`], [`peft`], [`loralayer`] | adapters in `f32`, and the formats they come in |
+//! | [`adapter`], [`peft`], [`gguf`], [`loralayer`] | adapters in `f32`, and the formats they come in |
 //! | [`dora`], [`whole`], [`sum`] | magnitudes, and layers trained whole, as pairs and back; sums of adapters |
 //! | [`spec`], [`base`], [`fingerprint`] | a base model in `f32`: spec file, weights, identity |
 //! | [`quantize`] | from `f32` to the integers of an image |
@@ -30,6 +30,7 @@ pub mod dora;
 pub mod export;
 pub mod files;
 pub mod fingerprint;
+pub mod gguf;
 pub mod hf;
 pub mod image;
 pub mod infer;

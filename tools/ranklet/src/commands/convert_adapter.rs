@@ -1,6 +1,7 @@
 //! `ranklet convert adapter DIR --base base.rkl -o task.rkl`
 
 use crate::adapter::{Adapter, Pair, check_alpha, trainable_line};
+use crate::gguf;
 use crate::image::stored::Stored;
 use crate::image::{ImageFile, adapter, parameters};
 use crate::loralayer;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 pub enum Format {
     /// adapter_config.json and adapter_model.safetensors, as PEFT's save_pretrained() writes.
     Peft,
+    /// A GGUF adapter, as llama.cpp's convert_lora_to_gguf.py writes; recognised without being told.
+    Gguf,
     /// A state_dict with W (out, in), A (out, r), B (r, in) and ΔW = alpha · A B. Needs --alpha.
     LoraLayer,
 }
@@ -22,7 +25,7 @@ pub enum Format {
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A PEFT directory, or a .safetensors file.
+    /// A PEFT directory, a .safetensors file, or a .gguf file.
     pub adapter: PathBuf,
     /// The image of the base it was trained on.
     #[arg(long)]
@@ -49,12 +52,16 @@ pub struct Args {
 /// # Errors
 /// What is wrong with the adapter, or that it is another base's; nothing is written then.
 pub fn execute(args: &Args) -> Result<Report> {
-    if args.name.is_some() && args.format != Format::Peft {
+    let format = match args.format {
+        Format::Peft if gguf::is_gguf(&args.adapter) => Format::Gguf,
+        format => format,
+    };
+    if args.name.is_some() && format != Format::Peft {
         bail!("--name is for PEFT directories that hold several adapters");
     }
     let config = super::companion(&args.adapter, peft::CONFIG);
     super::check_output(&args.output, &[&args.adapter, &config, &args.base])?;
-    if args.format == Format::Peft {
+    if format == Format::Peft {
         let chosen = peft::choose(&args.adapter, args.name.as_deref())?;
         super::check_output(&args.output, &[&chosen, &super::companion(&chosen, peft::CONFIG)])?;
     }
@@ -62,8 +69,10 @@ pub fn execute(args: &Args) -> Result<Report> {
     let model = file.model()?;
     let base = Stored::of(&model);
     let sites = base.sites();
-    let adapter: Adapter = match (args.format, args.alpha) {
+    let adapter: Adapter = match (format, args.alpha) {
         (Format::Peft, None) => peft::read(&args.adapter, args.name.as_deref(), &base)?,
+        (Format::Gguf, None) => gguf::read(&args.adapter, &base, model.spec().transformer())?,
+        (Format::Gguf, Some(_)) => bail!("--alpha is for --format lora-layer; a GGUF adapter brings its own"),
         (Format::Peft, Some(_)) => bail!("--alpha is for --format lora-layer; a PEFT adapter brings its own"),
         (Format::LoraLayer, Some(alpha)) => {
             check_alpha(alpha).with_context(|| format!("--alpha {alpha:?}"))?;

@@ -120,7 +120,7 @@ fn locate(path: &Path) -> Result<(PathBuf, PathBuf), PeftError> {
     let wrong = |problem: &str| PeftError::NotPeft { path: path.to_owned(), problem: problem.to_owned() };
     if path.is_file() {
         if starts_with(path, b"GGUF") {
-            return Err(wrong("a llama.cpp GGUF adapter: not supported yet; give the PEFT adapter it was made from"));
+            return Err(wrong("a GGUF file where a PEFT adapter was expected; give it alone, without --name"));
         }
         let config = path.with_file_name(CONFIG);
         if !config.is_file() {
