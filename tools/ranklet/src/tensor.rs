@@ -28,6 +28,15 @@ impl Matrix {
     }
 }
 
+impl Matrix {
+    /// Columns as rows.
+    #[must_use]
+    pub fn transposed(&self) -> Matrix {
+        let column = |c: usize| self.data.iter().skip(c).step_by(self.cols.max(1)).copied();
+        Matrix::new(self.cols, self.rows, (0..self.cols).flat_map(column).collect())
+    }
+}
+
 /// `[2, 3]` as `(2, 3)`: how shapes are written in every message.
 #[must_use]
 pub fn shape(dims: &[usize]) -> String {
@@ -91,6 +100,8 @@ mod tests {
 
     #[test]
     fn people_read_these() {
+        let m = Matrix::new(2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(m.transposed(), Matrix::new(3, 2, vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
         assert_eq!(thousands(0), "0");
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(270_336), "270,336");

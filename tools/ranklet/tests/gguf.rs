@@ -8,6 +8,7 @@ use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::{self, ImageFile, adapter, stored::Stored};
 use ranklet_cli::quantize::WeightType;
+use ranklet_cli::tensor::Matrix;
 use ranklet_cli::{gguf, peft};
 use std::path::{Path, PathBuf};
 
@@ -133,7 +134,12 @@ fn converted(case: &str, architecture: &str, names: &[(&str, &str)], kind: u32) 
             ("llama", "lora_b", "attn_k") => interleaved(&rows, 2),
             _ => m.data.clone(),
         };
-        tensors.push((format!("blk.{block}.{theirs}.weight.{part}"), m.rows, m.cols, data));
+        let (part, m) = match (architecture, part) {
+            ("gpt2", "lora_a") => ("lora_b", m.transposed()),
+            ("gpt2", _) => ("lora_a", m.transposed()),
+            _ => (part, Matrix::new(m.rows, m.cols, data)),
+        };
+        tensors.push((format!("blk.{block}.{theirs}.weight.{part}"), m.rows, m.cols, m.data));
     }
     let fields = [
         ("general.architecture", Value::Text(architecture)),
@@ -147,12 +153,11 @@ fn converted(case: &str, architecture: &str, names: &[(&str, &str)], kind: u32) 
 
 #[test]
 fn pairs_are_pefts() {
-    let families: [(&str, &str, &[(&str, &str)]); 4] =
-        [("llama", "llama", &LLAMA), ("qwen2", "qwen2", &LLAMA), ("bert", "bert", &BERT), ("gpt2", "gpt2", &GPT2)];
-    for (case, architecture, names) in families {
+    // Each case has its architecture's name.
+    for (case, names) in [("llama", &LLAMA[..]), ("qwen2", &LLAMA), ("bert", &BERT), ("gpt2", &GPT2)] {
         let place = place_with(case);
         let p = |n: &str| place.str(n);
-        place.write("task.gguf", converted(case, architecture, names, 0));
+        place.write("task.gguf", converted(case, case, names, 0));
         let peft = cases().join(case).join("adapter").display().to_string();
         ranklet(&["convert", "adapter", &peft, "--base", &p("base.rkl"), "-o", &p("peft.rkl")]).unwrap();
         ranklet(&["convert", "adapter", &p("task.gguf"), "--base", &p("base.rkl"), "-o", &p("gguf.rkl")]).unwrap();
@@ -262,4 +267,36 @@ fn no_bytes_make_it_panic() {
         Ok(())
     });
     outcome.unwrap();
+}
+
+/// A file whose pairs are as llama.cpp loads them is taken as well; one that may be either is not.
+#[test]
+fn pairs_of_gpt2_either_way() {
+    let place = place_with("gpt2");
+    let fields = || {
+        [
+            ("general.architecture", Value::Text("gpt2")),
+            ("general.type", Value::Text("adapter")),
+            ("adapter.type", Value::Text("lora")),
+        ]
+    };
+    let tensor = |name: &str, rows: usize, cols: usize| {
+        (name.to_owned(), rows, cols, (0..rows * cols).map(|i| i as f32).collect::<Vec<f32>>())
+    };
+    let base = ImageFile::open(&place.path("base.rkl")).unwrap();
+    let model = base.model().unwrap();
+    let read = |tensors: &[(String, usize, usize, Vec<f32>)]| {
+        place.write("x.gguf", write(&fields(), tensors, 0));
+        gguf::read(&place.path("x.gguf"), &Stored::of(&model), model.spec().transformer())
+    };
+    let (a, b) = ("blk.0.attn_qkv.weight.lora_a", "blk.0.attn_qkv.weight.lora_b");
+    let plain = read(&[tensor(a, 2, 32), tensor(b, 96, 2)]).unwrap();
+    assert!(plain.warnings.is_empty());
+    assert_eq!(plain.pairs[0].scaling, 1.0, "no alpha");
+    let turned = read(&[tensor(a, 2, 96), tensor(b, 32, 2)]).unwrap();
+    assert!(turned.warnings[0].contains("exchanged"), "{:?}", turned.warnings);
+    assert_eq!(turned.pairs[0].a.data[..4], [0.0, 2.0, 4.0, 6.0]);
+    let square = [tensor("blk.0.attn_output.weight.lora_a", 2, 32), tensor("blk.0.attn_output.weight.lora_b", 32, 2)];
+    let e = read(&square).unwrap_err().to_string();
+    assert!(e.contains("`blk.0.attn_output.weight`") && e.contains("square"), "{e}");
 }

@@ -11,7 +11,7 @@
 
 pub mod file;
 
-use crate::adapter::{Adapter, AlphaError, MAX_RANK, Pair, PairError, check_alpha};
+use crate::adapter::{Adapter, AlphaError, MAX_RANK, Pair, PairError, check_alpha, find};
 use crate::image::stored::Stored;
 use crate::tensor::{Matrix, name_list};
 use file::{Field, File, FileError, MAGIC};
@@ -69,6 +69,8 @@ struct Family {
     architectures: &'static [&'static str],
     /// What stands before a block's number in a module's path.
     block: &'static str,
+    /// Whether the weights of a block's layers are (in, out) in Hugging Face's files.
+    conv1d: bool,
     layers: &'static [(&'static str, &'static str, Rows)],
 }
 
@@ -86,6 +88,7 @@ const FAMILIES: [Family; 4] = [
     Family {
         architectures: &["llama"],
         block: "model.layers",
+        conv1d: false,
         layers: &[
             ("attn_q", "self_attn.q_proj", Rows::Queries),
             ("attn_k", "self_attn.k_proj", Rows::Keys),
@@ -99,6 +102,7 @@ const FAMILIES: [Family; 4] = [
     Family {
         architectures: &["qwen2"],
         block: "model.layers",
+        conv1d: false,
         layers: &[
             ("attn_q", "self_attn.q_proj", Rows::Plain),
             ("attn_k", "self_attn.k_proj", Rows::Plain),
@@ -112,6 +116,7 @@ const FAMILIES: [Family; 4] = [
     Family {
         architectures: &["gpt2"],
         block: "transformer.h",
+        conv1d: true,
         layers: &[
             ("attn_qkv", "attn.c_attn", Rows::Plain),
             ("attn_output", "attn.c_proj", Rows::Plain),
@@ -122,6 +127,7 @@ const FAMILIES: [Family; 4] = [
     Family {
         architectures: &["bert"],
         block: "encoder.layer",
+        conv1d: false,
         layers: &[
             ("attn_q", "attention.self.query", Rows::Plain),
             ("attn_k", "attention.self.key", Rows::Plain),
@@ -160,16 +166,27 @@ pub fn read(path: &Path, base: &Stored<'_>, transformer: Option<&Transformer>) -
         let names = name_list(unknown, 8);
         return Err(refuse(format!("left-over tensors that no rule claims: {names}; expected ….lora_a and ….lora_b")));
     }
-    let mut pairs = Vec::new();
+    let mut found = Vec::new();
     for tensor in tensors {
         let (module, rows) = module(tensor, family).ok_or_else(|| {
             let known = name_list(family.layers.iter().map(|(name, _, _)| *name), 12);
             refuse(format!("`{tensor}` is no linear layer that is known here: blk.N.… of {known}, or output"))
         })?;
-        let (a, mut b) = (file.matrix(&format!("{tensor}.lora_a"))?, file.matrix(&format!("{tensor}.lora_b"))?);
+        let (a, b) = (file.matrix(&format!("{tensor}.lora_a"))?, file.matrix(&format!("{tensor}.lora_b"))?);
         // A base with a head has its body in a module of its own.
-        let found = base.sites().iter().find(|s| s.module.ends_with(&format!(".{module}")));
-        let module = found.map_or(module, |s| s.module.clone());
+        let longer = base.sites().iter().find(|s| s.module.ends_with(&format!(".{module}")));
+        let module = longer.map_or(module, |s| s.module.clone());
+        let site = find(&module, base.sites()).map_err(|source| GgufError::Pair { path: path.to_owned(), source })?;
+        found.push(Found { tensor, module, site, rows, a, b });
+    }
+    let mut warnings = Vec::new();
+    if family.conv1d && turn_back(&mut found, base).map_err(refuse)? {
+        let warning = "llama.cpp's converter has exchanged A and B of GPT-2's layers, which llama.cpp would not load: \
+                       they have been exchanged back";
+        warnings.push(warning.to_owned());
+    }
+    let mut pairs = Vec::new();
+    for Found { tensor, module, rows, a, mut b, .. } in found {
         let heads = transformer.map(|t| if rows == Rows::Keys { t.kv_heads } else { t.heads });
         if let (true, Some(heads)) = (rows != Rows::Plain, heads) {
             b = uninterleaved(&b, heads)
@@ -183,7 +200,45 @@ pub fn read(path: &Path, base: &Stored<'_>, transformer: Option<&Transformer>) -
         return Err(refuse("holds no tensors".to_owned()));
     }
     pairs.sort_by_key(|p| p.site);
-    Ok(Adapter { pairs, config: Map::new(), warnings: Vec::new() })
+    Ok(Adapter { pairs, config: Map::new(), warnings })
+}
+
+/// A pair as it stands in the file.
+struct Found<'f> {
+    tensor: &'f str,
+    module: String,
+    site: usize,
+    rows: Rows,
+    a: Matrix,
+    b: Matrix,
+}
+
+/// GPT-2's weights are (in, out) in Hugging Face's files. llama.cpp's converter transposes them, and with them the product
+/// B A of PEFT, which is (out, in) already: it writes Bᵀ for A and Aᵀ for B. Exchanges them back, and tells whether it
+/// had to.
+///
+/// # Errors
+/// Where every layer is square, so that nothing tells.
+fn turn_back(found: &mut [Found<'_>], base: &Stored<'_>) -> Result<bool, String> {
+    let fits = |f: &Found<'_>, inputs: usize, outputs: usize| f.a.cols == inputs && f.b.rows == outputs;
+    let mut of_blocks: Vec<&mut Found<'_>> = found.iter_mut().filter(|f| f.tensor.starts_with("blk.")).collect();
+    let sides = |f: &Found<'_>| (base.sites()[f.site].inputs, base.sites()[f.site].outputs);
+    let oblong = of_blocks.iter().find(|f| sides(f).0 != sides(f).1);
+    let turned = match oblong {
+        None if of_blocks.is_empty() => false,
+        None => {
+            let names = name_list(of_blocks.iter().map(|f| f.tensor), 8);
+            return Err(format!(
+                "its layers ({names}) are square, so that nothing tells whether llama.cpp's converter has exchanged A \
+                 and B; give the PEFT adapter it was made from"
+            ));
+        }
+        Some(f) => fits(f, sides(f).1, sides(f).0),
+    };
+    for f in of_blocks.iter_mut().filter(|_| turned) {
+        (f.a, f.b) = (f.b.transposed(), f.a.transposed());
+    }
+    Ok(turned)
 }
 
 /// The family, and alpha.
