@@ -80,8 +80,8 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// Converts the adapters of these directories, each by its name, runs the case with all of them, and compares with the
-/// golden tensor: the output, and what the adapters change of it. Then exports each and converts it again.
+/// Converts adapters of a kind (by their names, where there are several), runs its base with all of them, and compares
+/// with a golden tensor: the output, and what the adapters change of it.
 fn compare_outputs(kind: &str, names: &[Option<&str>], golden_name: &str, failures: &mut Vec<String>) {
     let golden = Checkpoint::open_file(&directory(kind).join("golden.safetensors")).unwrap();
     let base_golden = Checkpoint::open_file(&cases().join(base_of(kind)).join("golden.safetensors")).unwrap();
@@ -201,10 +201,14 @@ fn one_of_several_is_chosen_by_name() {
 /// Image, PEFT directory, image: what comes back does what went out, magnitudes, biases and whole layers included.
 #[test]
 fn what_is_exported_comes_back() {
-    for kind in TAKEN {
-        let place = place_with(kind);
+    let kinds = TAKEN.map(|kind| (kind, base_of(kind), directory(kind).join("adapter")));
+    // A wrapped attention; heads trained whole, with names in modules_to_save that nobody holds.
+    let families = ["encoder", "bert-classifier", "llama-classifier"];
+    let families = families.map(|case| (case, case.to_owned(), cases().join(case).join("adapter")));
+    for (kind, base, dir) in kinds.into_iter().chain(families) {
+        let place = Place::new();
+        place.write("base.rkl", converted_base(&base, WeightType::I8).bytes());
         let p = |n: &str| place.str(n);
-        let dir = directory(kind).join("adapter");
         let (base, peft) = (p("base.rkl"), dir.display().to_string());
         ranklet(&["convert", "adapter", &peft, "--base", &base, "-o", &p("task.rkl")]).unwrap();
         ranklet(&["export", &p("task.rkl"), "--base", &base, "-o", &p("back")]).unwrap();
