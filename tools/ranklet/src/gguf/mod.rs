@@ -3,7 +3,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | [`file`] | the container |
+//! | [`mod@file`] | the container |
 //! | this | names, and the order of rows |
 //!
 //! The names are GGUF's and become Hugging Face's. Llama's queries and keys have their rows in another order there: of
