@@ -16,6 +16,23 @@
 //! | [`fixed`] | numbers: block floating point, named roundings, nonlinear functions |
 //! | [`memory`] | memory that is cut into slices |
 //! | `float` | the only file that knows `f32`: at the edges |
+//!
+//! ```
+//! use ranklet::{Exp, Input, Model, Plan, model::arena::Workspace};
+//!
+//! /// The largest of a network's outputs for one window of a sensor, 12 bits a sample.
+//! fn classify(base: &[u8], memory: &mut [u8], window: &[i16]) -> Result<usize, Box<dyn core::error::Error>> {
+//!     let model = Model::open(base)?; // checked once, then read in place
+//!     let plan = Plan::new(base)?; // how much memory, and for what
+//!     let mut scratch = Workspace::new(memory).scratch(&plan)?;
+//!     let y = model.infer(&mut scratch, Input::i16(window, Exp(-11)), &[])?; // no adapters, one, or several
+//!     Ok(ranklet::layer::head::argmax(y.mantissas))
+//! }
+//! ```
+//!
+//! `examples/learn.rs` trains an adapter, saves it, and uses it where it was saved. Features: `train` and `float` are on
+//! unless switched off, `arm-dsp` chooses the kernels for cores with that extension (and does nothing elsewhere), `defmt` gives
+//! errors a format.
 #![no_std]
 #![deny(unsafe_code, missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
