@@ -24,6 +24,35 @@ pub struct NewSection<'a> {
     pub data: &'a [u8],
 }
 
+/// A section's entry in the directory: all of it but the bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct NewEntry {
+    /// See [`section`].
+    pub kind: u16,
+    /// The linear layer it belongs to, or [`NONE`].
+    pub site: u16,
+    /// Element type.
+    pub dtype: Dtype,
+    /// How its elements are laid out.
+    pub order: Order,
+    /// Of all its values.
+    pub exponent: i16,
+    /// First dimension.
+    pub rows: u32,
+    /// Second dimension.
+    pub cols: u32,
+}
+
+impl NewEntry {
+    /// Bytes of the section; beyond what any image holds where the shape leaves 64 bits.
+    const fn len(&self) -> u64 {
+        match self.dtype.bytes(self.rows, self.cols) {
+            Some(len) => len,
+            None => u64::MAX,
+        }
+    }
+}
+
 impl<'a> NewSection<'a> {
     /// A section of opaque bytes that belongs to no layer.
     #[must_use]
@@ -39,9 +68,16 @@ impl<'a> NewSection<'a> {
             data,
         }
     }
+
+    /// What the directory says of it.
+    #[must_use]
+    pub const fn entry(&self) -> NewEntry {
+        let NewSection { kind, site, dtype, order, exponent, rows, cols, .. } = *self;
+        NewEntry { kind, site, dtype, order, exponent, rows, cols }
+    }
 }
 
-/// An image to be written.
+/// An image to be written, by one who holds all its sections at once; see [`Payload`] for one who does not.
 #[derive(Clone, Copy, Debug)]
 pub struct NewImage<'a> {
     /// Base or adapter.
@@ -88,7 +124,7 @@ impl NewImage<'_> {
     /// Bytes of the head.
     #[must_use]
     pub const fn head_len(&self) -> usize {
-        align_up(HEADER + ENTRY * self.sections.len() + self.spec.len() + 4)
+        head_len(self.sections.len(), self.spec.len())
     }
 
     /// Bytes of the image.
@@ -103,47 +139,18 @@ impl NewImage<'_> {
     /// Nothing has been written unless the error is [`EmitError::Write`].
     pub fn write_to<W: Write>(&self, out: &mut W) -> Result<(), EmitError<W::Error>> {
         for (index, s) in self.sections.iter().enumerate() {
-            if s.dtype.bytes(s.rows, s.cols) != Some(s.data.len() as u64) {
+            if s.entry().len() != s.data.len() as u64 {
                 return Err(EmitError::Shape { index });
             }
         }
-        let (Ok(total), Ok(sections), Ok(spec)) =
-            (u32::try_from(self.total_len()), u16::try_from(self.sections.len()), u16::try_from(self.spec.len()))
-        else {
-            return Err(EmitError::TooLarge);
+        let fields = Fields {
+            kind: self.kind,
+            source: self.source,
+            image: self.image,
+            spec: self.spec,
+            payload_crc: self.payload_crc(),
         };
-
-        let mut head = Summed { out, digest: CRC.digest() };
-        head.put(&MAGIC)?;
-        head.put(&VERSION.to_le_bytes())?;
-        head.put(&(self.kind as u16).to_le_bytes())?;
-        head.put(&(self.head_len() as u32).to_le_bytes())?;
-        head.put(&total.to_le_bytes())?;
-        head.put(&sections.to_le_bytes())?;
-        head.put(&spec.to_le_bytes())?;
-        head.put(&self.payload_crc().to_le_bytes())?;
-        head.put(&[0; 8])?; // security version, reserved
-        head.put(&self.source.0)?;
-        head.put(&self.image.0)?;
-        let mut at = self.head_len();
-        for s in self.sections {
-            head.put(&s.kind.to_le_bytes())?;
-            head.put(&s.site.to_le_bytes())?;
-            head.put(&[s.dtype as u8, s.order as u8])?;
-            head.put(&s.exponent.to_le_bytes())?;
-            head.put(&(at as u32).to_le_bytes())?;
-            head.put(&(s.data.len() as u32).to_le_bytes())?;
-            head.put(&s.rows.to_le_bytes())?;
-            head.put(&s.cols.to_le_bytes())?;
-            head.put(&[0; 8])?;
-            at = align_up(at + s.data.len());
-        }
-        head.put(self.spec)?;
-        let used = HEADER + ENTRY * self.sections.len() + self.spec.len() + 4;
-        head.put(padding(used))?;
-        let crc = head.digest.finalize().to_le_bytes();
-        out.write_all(&crc).map_err(EmitError::Write)?;
-
+        fields.write_head(self.sections.iter().map(NewSection::entry), out)?;
         for s in self.sections {
             out.write_all(s.data).map_err(EmitError::Write)?;
             out.write_all(padding(s.data.len())).map_err(EmitError::Write)?;
@@ -159,6 +166,146 @@ impl NewImage<'_> {
         }
         digest.finalize()
     }
+}
+
+/// The head of an image whose [`Payload`] has been written already.
+#[derive(Clone, Copy, Debug)]
+pub struct NewHead<'a> {
+    /// Base or adapter.
+    pub kind: Kind,
+    /// See [`Head::source`](super::Head::source).
+    pub source: Fingerprint,
+    /// See [`Head::image`](super::Head::image).
+    pub image: Fingerprint,
+    /// The spec's bytes.
+    pub spec: &'a [u8],
+    /// What [`Payload::push`] told of each section, in that order.
+    pub entries: &'a [NewEntry],
+    /// What [`Payload::finish`] told.
+    pub payload_crc: u32,
+}
+
+impl NewHead<'_> {
+    /// Writes the head: the payload stands right behind it.
+    ///
+    /// # Errors
+    /// Nothing has been written unless the error is [`EmitError::Write`].
+    pub fn write_to<W: Write>(&self, out: &mut W) -> Result<(), EmitError<W::Error>> {
+        let NewHead { kind, source, image, spec, entries, payload_crc } = *self;
+        Fields { kind, source, image, spec, payload_crc }.write_head(entries.iter().copied(), out)
+    }
+}
+
+/// The payload of an image, one section after the other, for one who does not hold all of them at once. The head stands
+/// in front of it and holds its checksum, so it is written after it, to another place: [`NewHead`].
+#[derive(Debug)]
+pub struct Payload<W> {
+    out: W,
+    crc: Crc,
+    sections: usize,
+}
+
+impl<W: Write> Payload<W> {
+    /// Of no sections yet.
+    #[must_use]
+    pub fn new(out: W) -> Payload<W> {
+        Payload { out, crc: Crc(CRC.digest()), sections: 0 }
+    }
+
+    /// Writes the next section; returns its entry for the head.
+    ///
+    /// # Errors
+    /// Nothing has been written unless the error is [`EmitError::Write`].
+    pub fn push(&mut self, section: &NewSection<'_>) -> Result<NewEntry, EmitError<W::Error>> {
+        let (entry, data) = (section.entry(), section.data);
+        if entry.len() != data.len() as u64 {
+            return Err(EmitError::Shape { index: self.sections });
+        }
+        for part in [data, padding(data.len())] {
+            self.crc.0.update(part);
+            self.out.write_all(part).map_err(EmitError::Write)?;
+        }
+        self.sections += 1;
+        Ok(entry)
+    }
+
+    /// The writer, and the checksum of what went into it.
+    #[must_use]
+    pub fn finish(self) -> (W, u32) {
+        (self.out, self.crc.0.finalize())
+    }
+}
+
+/// The checksum while it grows.
+struct Crc(crc::Digest<'static, u32>);
+
+impl core::fmt::Debug for Crc {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Crc")
+    }
+}
+
+/// What a head says beside its directory.
+struct Fields<'a> {
+    kind: Kind,
+    source: Fingerprint,
+    image: Fingerprint,
+    spec: &'a [u8],
+    payload_crc: u32,
+}
+
+impl Fields<'_> {
+    fn write_head<W: Write>(
+        &self,
+        entries: impl ExactSizeIterator<Item = NewEntry> + Clone,
+        out: &mut W,
+    ) -> Result<(), EmitError<W::Error>> {
+        let head_len = head_len(entries.len(), self.spec.len());
+        let total = entries
+            .clone()
+            .try_fold(head_len as u64, |at, e| at.checked_add(e.len())?.checked_next_multiple_of(ALIGN as u64));
+        let (Some(Ok(total)), Ok(sections), Ok(spec)) =
+            (total.map(u32::try_from), u16::try_from(entries.len()), u16::try_from(self.spec.len()))
+        else {
+            return Err(EmitError::TooLarge);
+        };
+        let used = HEADER + ENTRY * entries.len() + self.spec.len() + 4;
+        let mut head = Summed { out, digest: CRC.digest() };
+        head.put(&MAGIC)?;
+        head.put(&VERSION.to_le_bytes())?;
+        head.put(&(self.kind as u16).to_le_bytes())?;
+        head.put(&(head_len as u32).to_le_bytes())?;
+        head.put(&total.to_le_bytes())?;
+        head.put(&sections.to_le_bytes())?;
+        head.put(&spec.to_le_bytes())?;
+        head.put(&self.payload_crc.to_le_bytes())?;
+        head.put(&[0; 8])?; // security version, reserved
+        head.put(&self.source.0)?;
+        head.put(&self.image.0)?;
+        let mut at = head_len;
+        for e in entries {
+            let len = e.len() as usize; // Below `total`.
+            head.put(&e.kind.to_le_bytes())?;
+            head.put(&e.site.to_le_bytes())?;
+            head.put(&[e.dtype as u8, e.order as u8])?;
+            head.put(&e.exponent.to_le_bytes())?;
+            head.put(&(at as u32).to_le_bytes())?;
+            head.put(&(len as u32).to_le_bytes())?;
+            head.put(&e.rows.to_le_bytes())?;
+            head.put(&e.cols.to_le_bytes())?;
+            head.put(&[0; 8])?;
+            at = align_up(at + len);
+        }
+        head.put(self.spec)?;
+        head.put(padding(used))?;
+        let crc = head.digest.finalize().to_le_bytes();
+        out.write_all(&crc).map_err(EmitError::Write)
+    }
+}
+
+/// Bytes of a head.
+const fn head_len(sections: usize, spec: usize) -> usize {
+    align_up(HEADER + ENTRY * sections + spec + 4)
 }
 
 /// A writer that keeps the CRC of what went through.

@@ -14,7 +14,7 @@ pub mod head;
 pub mod layout;
 pub mod record;
 
-pub use emit::{EmitError, NewImage, NewSection};
+pub use emit::{EmitError, NewEntry, NewHead, NewImage, NewSection, Payload};
 pub use head::{Head, ImageError, Section};
 pub use layout::{Dtype, Fingerprint, Kind, Order};
 pub use record::{LoraRecord, MAX_RANK};
