@@ -18,21 +18,27 @@ pub const MARKER: &str = "ranklet.json";
 /// # Errors
 /// Where the directory is missing or cannot be written; `path` is then unchanged.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_file_with(path, |out| out.write_all(bytes).with_context(|| format!("cannot write {} bytes", bytes.len())))
+}
+
+/// Writes what `fill` writes to `path`, all or nothing; returns what it returns.
+///
+/// # Errors
+/// Those of `fill`, and as [`write_file`]; `path` is then unchanged.
+pub fn write_file_with<T>(path: &Path, fill: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
     let (path, parent) = file_destination(path)?;
     let mut temp = tempfile::Builder::new()
         .prefix(".ranklet-")
         .permissions_like(&path)
         .tempfile_in(&parent)
         .with_context(|| format!("cannot write into {}", parent.display()))?;
-    temp.as_file_mut()
-        .write_all(bytes)
-        .with_context(|| format!("cannot write {} bytes for {}", bytes.len(), path.display()))?;
+    let value = fill(temp.as_file_mut()).with_context(|| format!("cannot write {}", path.display()))?;
     temp.as_file().sync_all().with_context(|| format!("cannot sync {}", path.display()))?;
     temp.persist(&path)
         .map_err(|e| e.error)
         .with_context(|| format!("cannot move the finished file to {}", path.display()))?;
     sync_dir(&parent);
-    Ok(())
+    Ok(value)
 }
 
 /// Refuses a file that cannot be written, before any work is done: a file is made beside it and taken away again.
@@ -228,6 +234,20 @@ mod tests {
         write_file(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left behind");
+    }
+
+    #[test]
+    fn a_failed_fill_leaves_the_file_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.rkl");
+        fs::write(&path, b"one").unwrap();
+        let e = write_file_with(&path, |out| -> Result<()> {
+            out.write_all(b"half")?;
+            bail!("no more")
+        });
+        assert!(format!("{:#}", e.unwrap_err()).ends_with("no more"));
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Checkpoints as they lie on disk: a `.safetensors` file, or a directory with `model.safetensors`, or with
 //! `model.safetensors.index.json` and its shards. Tensors by name, as finite `f32`.
 //!
-//! Nothing in a file is believed: lengths, types, shapes and every value are checked, and a refusal names the file,
+//! Headers are read when a checkpoint is opened, a tensor's bytes when it is asked for. Nothing in a file is believed: lengths, types, shapes and every value are checked, and a refusal names the file,
 //! the tensor and the position.
+
+mod shard;
 
 use crate::files;
 use crate::tensor::{Matrix, name_list, shape};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-use std::collections::{BTreeMap, HashSet};
+use safetensors::tensor::{Dtype, SafeTensorError, TensorInfo};
+use shard::Shard;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Why a checkpoint cannot be read.
@@ -40,7 +42,7 @@ pub enum CheckpointError {
         /// Which file.
         path: PathBuf,
         /// Its length.
-        size: usize,
+        size: u64,
         /// What the parser met.
         source: SafeTensorError,
     },
@@ -117,23 +119,7 @@ pub struct Tensor<T> {
     pub data: Vec<T>,
 }
 
-struct Shard {
-    path: PathBuf,
-    bytes: Vec<u8>,
-    /// Where the tensors' bytes begin.
-    start: usize,
-    metadata: Metadata,
-}
-
-/// A tensor as it lies in its file.
-struct Raw<'a> {
-    path: &'a Path,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: &'a [u8],
-}
-
-/// An open checkpoint: its shards in memory, its tensors by name.
+/// An open checkpoint: its headers in memory, its tensors by name, each read from its file when it is asked for.
 pub struct Checkpoint {
     path: PathBuf,
     shards: Vec<Shard>,
@@ -150,33 +136,6 @@ impl std::fmt::Debug for Checkpoint {
 #[derive(serde::Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
-}
-
-/// A JSON object in which no key stands twice. The safetensors parser takes the last one, whoever wrote the first.
-struct UniqueKeys;
-
-impl<'de> Deserialize<'de> for UniqueKeys {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<UniqueKeys, D::Error> {
-        deserializer.deserialize_map(UniqueKeys)
-    }
-}
-
-impl<'de> Visitor<'de> for UniqueKeys {
-    type Value = UniqueKeys;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<UniqueKeys, M::Error> {
-        let mut seen = HashSet::new();
-        while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-            if let Some(twice) = seen.replace(key) {
-                return Err(M::Error::custom(format!("it describes `{twice}` twice")));
-            }
-        }
-        Ok(self)
-    }
 }
 
 impl Checkpoint {
@@ -244,7 +203,7 @@ impl Checkpoint {
         let open = Checkpoint::from_files(dir, files)?;
         for (name, file) in &index.weight_map {
             match open.names.get(name).and_then(|&s| open.shards.get(s)) {
-                Some(shard) if shard.path.ends_with(file) => {}
+                Some(shard) if shard.path().ends_with(file) => {}
                 _ => return Err(wrong(format!("tensor `{name}` should be in {file}, which does not hold it"))),
             }
         }
@@ -257,23 +216,14 @@ impl Checkpoint {
     fn from_files(path: &Path, files: Vec<PathBuf>) -> Result<Checkpoint, CheckpointError> {
         let (mut shards, mut names) = (Vec::new(), BTreeMap::new());
         for file in files {
-            let bytes = read(&file)?;
-            let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|source| CheckpointError::Format {
-                path: file.clone(),
-                size: bytes.len(),
-                source,
-            })?;
-            if let Err(e) = serde_json::from_slice::<UniqueKeys>(bytes.get(8..8 + header).unwrap_or_default()) {
-                let problem = format!("its header cannot be relied on: {e}");
-                return Err(CheckpointError::Header { path: file, problem });
-            }
-            for name in metadata.tensors().into_keys() {
+            let shard = Shard::open(&file)?;
+            for name in shard.names() {
                 if names.insert(name.clone(), shards.len()).is_some() {
                     let problem = format!("tensor `{name}` is in more than one shard");
                     return Err(CheckpointError::Index { path: file, problem });
                 }
             }
-            shards.push(Shard { path: file, bytes, start: 8 + header, metadata });
+            shards.push(shard);
         }
         Ok(Checkpoint { path: path.to_owned(), shards, names })
     }
@@ -295,13 +245,10 @@ impl Checkpoint {
         self.names.contains_key(name)
     }
 
-    fn raw(&self, name: &str) -> Result<Raw<'_>, CheckpointError> {
+    fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo), CheckpointError> {
         let found = self.names.get(name).and_then(|&s| {
             let shard = self.shards.get(s)?;
-            let info = shard.metadata.info(name)?;
-            let (from, to) = info.data_offsets;
-            let bytes = shard.bytes.get(shard.start + from..shard.start + to)?;
-            Some(Raw { path: &shard.path, dtype: info.dtype, shape: info.shape.clone(), bytes })
+            Some((shard, shard.info(name)?))
         });
         found.ok_or_else(|| CheckpointError::Missing {
             path: self.path.clone(),
@@ -315,31 +262,33 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Missing`], [`Dtype`](CheckpointError::Dtype), [`NotFinite`](CheckpointError::NotFinite).
     pub fn f32s(&self, name: &str) -> Result<Tensor<f32>, CheckpointError> {
-        let Raw { path, dtype, shape: dims, bytes } = self.raw(name)?;
-        // One type after the other, not by way of f64: a table of embeddings is the largest thing in memory.
-        let data: Vec<f32> = match dtype {
-            Dtype::F32 => chunks(bytes).map(f32::from_le_bytes).collect(),
-            Dtype::F64 => chunks(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
-            Dtype::F16 => chunks(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::BF16 => chunks(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        let (shard, info) = self.find(name)?;
+        // One type after the other, not by way of f64, and never the file's bytes as a whole: a table of embeddings is the
+        // largest thing in memory.
+        let data = match info.dtype {
+            Dtype::F32 => elements(shard, info, f32::from_le_bytes)?,
+            Dtype::F64 => elements(shard, info, |b| f64::from_le_bytes(b) as f32)?,
+            Dtype::F16 => elements(shard, info, |b| f16::from_le_bytes(b).to_f32())?,
+            Dtype::BF16 => elements(shard, info, |b| bf16::from_le_bytes(b).to_f32())?,
             found => {
                 let expected = "F32, F16, BF16 or F64 (quantized checkpoints: save the unquantized weights)";
-                return Err(CheckpointError::Dtype { path: path.to_owned(), name: name.to_owned(), found, expected });
+                let (path, name) = (shard.path().to_owned(), name.to_owned());
+                return Err(CheckpointError::Dtype { path, name, found, expected });
             }
         };
         if let Some(at) = data.iter().position(|v| !v.is_finite()) {
-            let value = match dtype {
-                Dtype::F64 => chunks(bytes).nth(at).map_or(f64::NAN, f64::from_le_bytes),
+            let value = match info.dtype {
+                Dtype::F64 => elements(shard, info, f64::from_le_bytes)?[at],
                 _ => f64::from(data[at]),
             };
             return Err(CheckpointError::NotFinite {
-                path: path.to_owned(),
+                path: shard.path().to_owned(),
                 name: name.to_owned(),
                 value,
-                position: position(&dims, at),
+                position: position(&info.shape, at),
             });
         }
-        Ok(Tensor { shape: dims, data })
+        Ok(Tensor { shape: info.shape.clone(), data })
     }
 
     /// A tensor as `i64`, from I64 or I32: labels and token ids.
@@ -347,16 +296,16 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Missing`], [`CheckpointError::Dtype`].
     pub fn i64s(&self, name: &str) -> Result<Tensor<i64>, CheckpointError> {
-        let Raw { path, dtype, shape, bytes } = self.raw(name)?;
-        let data = match dtype {
-            Dtype::I64 => chunks(bytes).map(i64::from_le_bytes).collect(),
-            Dtype::I32 => chunks(bytes).map(|b| i64::from(i32::from_le_bytes(b))).collect(),
+        let (shard, info) = self.find(name)?;
+        let data = match info.dtype {
+            Dtype::I64 => elements(shard, info, i64::from_le_bytes)?,
+            Dtype::I32 => elements(shard, info, |b| i64::from(i32::from_le_bytes(b)))?,
             found => {
-                let (path, name) = (path.to_owned(), name.to_owned());
+                let (path, name) = (shard.path().to_owned(), name.to_owned());
                 return Err(CheckpointError::Dtype { path, name, found, expected: "I64 (or I32)" });
             }
         };
-        Ok(Tensor { shape, data })
+        Ok(Tensor { shape: info.shape.clone(), data })
     }
 
     /// A tensor of two dimensions.
@@ -386,7 +335,7 @@ impl Checkpoint {
     /// The error for a tensor of the wrong shape.
     #[must_use]
     pub fn wrong_shape(&self, name: &str, found: &[usize], expected: &str) -> CheckpointError {
-        let path = self.raw(name).map_or_else(|_| self.path.clone(), |raw| raw.path.to_owned());
+        let path = self.find(name).map_or_else(|_| self.path.clone(), |(shard, _)| shard.path().to_owned());
         CheckpointError::Shape { path, name: name.to_owned(), found: shape(found), expected: expected.to_owned() }
     }
 }
@@ -399,8 +348,16 @@ fn not_found(path: &Path, found: &str, expected: &str) -> CheckpointError {
     CheckpointError::NotFound { path: path.to_owned(), found: found.to_owned(), expected: expected.to_owned() }
 }
 
-fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.as_chunks::<N>().0.iter().copied()
+/// A tensor's elements, each from its bytes.
+fn elements<T, const N: usize>(
+    shard: &Shard,
+    info: &TensorInfo,
+    of: impl Fn([u8; N]) -> T,
+) -> Result<Vec<T>, CheckpointError> {
+    let (from, to) = info.data_offsets;
+    let mut data = Vec::with_capacity((to - from) / N);
+    shard.read(info, |piece| data.extend(piece.as_chunks::<N>().0.iter().map(|&b| of(b))))?;
+    Ok(data)
 }
 
 /// `[row, column]` of a flat index.

@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// The whole of a regular file.
+/// Opens a regular file; says how long it is.
 ///
 /// # Errors
 /// Those of the file system; [`found`] for what is no regular file.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub fn open(path: &Path) -> io::Result<(File, u64)> {
     // Before it is opened: opening a pipe waits for its other end.
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
@@ -18,11 +18,32 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
     let file = File::open(path)?;
     let length = file.metadata()?.len();
-    let mut bytes = Vec::new();
+    Ok((file, length))
+}
+
+/// The whole of a regular file.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_aligned(path, 1).map(|(bytes, _)| bytes)
+}
+
+/// The whole of a regular file, from an address on that is a multiple of `align`: the second value is where it begins in
+/// the first. The bytes are read to their place, not moved there: a large file is in memory once.
+///
+/// # Errors
+/// As [`open`].
+pub fn read_aligned(path: &Path, align: usize) -> io::Result<(Vec<u8>, usize)> {
+    let (file, length) = open(path)?;
+    let mut bytes = Vec::<u8>::new();
     // A file with holes may claim more than there is memory.
-    bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(|_| ErrorKind::OutOfMemory)?;
-    file.take(length).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let room = usize::try_from(length).ok().and_then(|length| length.checked_add(align - 1));
+    bytes.try_reserve_exact(room.ok_or(ErrorKind::OutOfMemory)?).map_err(|_| ErrorKind::OutOfMemory)?;
+    let start = bytes.as_ptr().align_offset(align);
+    bytes.resize(start, 0);
+    file.take(length).read_to_end(&mut bytes)?; // There is room: nothing moves.
+    Ok((bytes, start))
 }
 
 /// The same, as UTF-8.
@@ -57,6 +78,12 @@ mod tests {
         assert_eq!(read(&path).unwrap(), b"one\xFF");
         assert_eq!(read_text(&path).unwrap_err().kind(), ErrorKind::InvalidData);
         assert_eq!(read(dir.path()).unwrap_err().to_string(), "a directory");
+        for (length, align) in [(0, 16), (1, 16), (100_000, 4096)] {
+            fs::write(&path, vec![7; length]).unwrap();
+            let (bytes, start) = read_aligned(&path, align).unwrap();
+            assert_eq!(bytes[start..], vec![7; length]);
+            assert!(bytes[start..].as_ptr().addr().is_multiple_of(align));
+        }
     }
 
     #[cfg(unix)]

@@ -1,9 +1,10 @@
 //! `ranklet convert base DIR --weights i8|i16|i4 -o base.rkl`
 
+use crate::atomic::write_file_with;
 use crate::base::Base;
 use crate::checkpoint::Checkpoint;
 use crate::hf::{self, config::Config};
-use crate::image::{self, ImageFile, base::convert};
+use crate::image::{self, sections::Spool};
 use crate::progress;
 use crate::quantize::WeightType;
 use crate::quantize::recipe::{Keep, Recipe};
@@ -59,17 +60,16 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let spec = super::companion(&args.checkpoint, spec::FILE);
     super::check_output(&args.output, &[&args.checkpoint, &spec])?;
     let recipe = Recipe { to: args.weights, keep: args.keep.clone() };
-    let (converted, parameters) = match transformer(&args.checkpoint) {
+    let spool = Spool::beside(&args.output);
+    let mut converted = match transformer(&args.checkpoint) {
         Some(spec) => {
             let checkpoint = Checkpoint::open(&args.checkpoint)?;
             let network = hf::describe(&Config::read(&spec)?, &checkpoint)?;
             let bar = progress::bar(network.linears.len() as u64, u64::MAX, json, "quantizing");
             let wide = args.residual == Residual::I32;
-            let converted = image::transformer::convert(&checkpoint, &network, recipe, wide, || bar.inc(1))?;
+            let converted = image::transformer::prepare(&checkpoint, &network, recipe, wide, spool, || bar.inc(1))?;
             bar.finish_and_clear();
-            let image = ImageFile::of(&args.output, &converted.bytes);
-            let parameters = image::parameters(&image.model()?);
-            (converted, parameters)
+            converted
         }
         None => {
             if args.residual == Residual::I32 {
@@ -77,13 +77,14 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
             }
             let base = Base::open(&args.checkpoint)?;
             let bar = progress::bar(base.linears.len() as u64, 8 * base.parameters(), json, "quantizing");
-            let converted = convert(&base, recipe, || bar.inc(1));
+            let converted = image::base::prepare(&base, recipe, spool, || bar.inc(1));
             let converted = converted.with_context(|| args.checkpoint.display().to_string())?;
             bar.finish_and_clear();
-            (converted, base.parameters())
+            converted
         }
     };
-    let size = super::save(&args.output, &converted.bytes)?;
+    let written = write_file_with(&args.output, |out| converted.write_to(out));
+    let written = written.with_context(|| format!("{} was not written", args.output.display()))?;
 
     let mut rows = vec![["layer", "in", "out", "SNR"].map(str::to_owned).to_vec()];
     rows.extend(converted.layers.iter().map(|l| {
@@ -91,9 +92,10 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         vec![l.module.clone(), l.inputs.to_string(), l.outputs.to_string(), snr]
     }));
     let human = format!(
-        "{}: {size}, {} parameters as {}\nsource {}  image {}\n\n{}",
+        "{}: {}, {} parameters as {}\nsource {}  image {}\n\n{}",
         args.output.display(),
-        thousands(parameters),
+        crate::report::bytes(written),
+        thousands(converted.parameters),
         args.weights.name(),
         converted.source,
         converted.image,
@@ -106,9 +108,9 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         .collect();
     let json = json!({
         "output": super::shown(&args.output),
-        "bytes": converted.bytes.len(),
+        "bytes": written,
         "weights": args.weights.name(),
-        "parameters": parameters,
+        "parameters": converted.parameters,
         "source": converted.source.to_string(),
         "image": converted.image.to_string(),
         "layers": layers,

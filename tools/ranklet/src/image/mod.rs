@@ -5,12 +5,14 @@
 //! | [`base`] | a base in `f32` becomes an image |
 //! | [`adapter`] | an adapter in `f32` becomes an image, and back |
 //! | [`transformer`] | a transformer's checkpoint becomes an image |
+//! | [`sections`] | a base image while it is put together |
 //! | [`stored`] | a base's weights in floats, as its image has them |
 //! | [`metadata`] | the JSON object that travels with an image |
 
 pub mod adapter;
 pub mod base;
 pub mod metadata;
+pub mod sections;
 pub mod stored;
 pub mod transformer;
 
@@ -24,7 +26,6 @@ use ranklet::image::{Head, Kind};
 use ranklet::model::Model;
 use ranklet::model::spec::transformer::Table;
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 /// An image file in memory, at a multiple of 16, as the core's readers need it.
@@ -47,14 +48,15 @@ impl ImageFile {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn open(path: &Path) -> Result<ImageFile> {
-        let bytes = files::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        if bytes.len() >= 8 && bytes[8..].starts_with(b"{\"") {
+        let (bytes, start) =
+            files::read_aligned(path, ALIGN).with_context(|| format!("cannot read {}", path.display()))?;
+        let file = ImageFile { path: path.to_owned(), bytes, start };
+        if file.bytes().get(8..).is_some_and(|b| b.starts_with(b"{\"")) {
             return Err(anyhow!(
                 "{}: a safetensors file where an image (.rkl) is needed; `ranklet convert` makes one",
                 path.display()
             ));
         }
-        let file = ImageFile::of(path, &bytes);
         let head = file.head()?;
         head.check_payload(file.bytes()).with_context(|| path.display().to_string())?;
         Ok(file)
@@ -153,21 +155,20 @@ pub fn parameters(model: &Model<'_>) -> u64 {
     sections.into_iter().map(elements).sum()
 }
 
-/// Collects what the core's emitter writes.
+/// A writer of the standard library, as the core's emitter takes it.
 #[derive(Debug, Default)]
-pub(crate) struct Sink(pub(crate) Vec<u8>);
+pub(crate) struct Sink<W>(pub(crate) W);
 
-impl embedded_io::ErrorType for Sink {
-    type Error = Infallible;
+impl<W> embedded_io::ErrorType for Sink<W> {
+    type Error = std::io::Error;
 }
 
-impl embedded_io::Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
+impl<W: std::io::Write> embedded_io::Write for Sink<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
     }
 
-    fn flush(&mut self) -> Result<(), Infallible> {
-        Ok(())
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
     }
 }

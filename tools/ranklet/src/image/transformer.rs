@@ -1,5 +1,5 @@
-//! A transformer's checkpoint becomes an image, one matrix at a time: beside the checkpoint's own bytes, memory holds the
-//! image and one matrix in floats.
+//! A transformer's checkpoint becomes an image, one matrix at a time: memory holds one matrix in floats and its mantissas,
+//! and neither the checkpoint nor the image.
 //!
 //! The `source` fingerprint is the truncated SHA-256 of: `"ranklet source 2\n"`, the family, head, features and outputs
 //! as u32, the transformer's part of the spec (without sections, and with a 16-bit stream), and then, in the spec's
@@ -8,7 +8,8 @@
 //! biases (`encoder` or `decoder`, and a matrix). Little-endian; −0 as +0; lengths of texts as u32 before them. A tied
 //! head counts as its table. Where a tensor lies, in which type and under which prefix, is no part of it.
 
-use super::base::{Converted, LayerReport, Sections, add_quantized, emit, le, part};
+use super::base::{Converted, LayerReport, add_quantized, le};
+use super::sections::{Sections, Spool, Unwritten, part};
 use crate::checkpoint::Checkpoint;
 use crate::hf::{Network, NormSource, Source, matrix};
 use crate::quantize::recipe::Recipe;
@@ -23,17 +24,32 @@ use ranklet::model::{HeadKind, LinearSpec, Spec};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// Converts. `each` is called once a layer, for a progress bar.
+/// Converts, in memory.
 ///
 /// # Errors
-/// A tensor that is missing or has another shape than the spec needs; a model beyond what the format can hold.
+/// As [`prepare`].
 pub fn convert(
     checkpoint: &Checkpoint,
     network: &Network,
     to: impl Into<Recipe>,
     wide: bool,
-    mut each: impl FnMut(),
+    each: impl FnMut(),
 ) -> Result<Converted> {
+    prepare(checkpoint, network, to, wide, Spool::memory(), each)?.into_memory()
+}
+
+/// Converts up to the point where the image can be written. `each` is called once a layer, for a progress bar.
+///
+/// # Errors
+/// A tensor that is missing or has another shape than the spec needs; a model beyond what the format can hold.
+pub fn prepare(
+    checkpoint: &Checkpoint,
+    network: &Network,
+    to: impl Into<Recipe>,
+    wide: bool,
+    spool: Spool,
+    mut each: impl FnMut(),
+) -> Result<Unwritten> {
     let mut t = network.transformer;
     if wide && !t.flags.has(Flags::PRE_NORM) {
         bail!("a 32-bit residual stream is for networks whose norms stand in front; behind a norm nothing is large");
@@ -43,7 +59,7 @@ pub fn convert(
         || network.linears.iter().map(|l| l.module.as_str()).chain(network.tables.iter().map(|t| t.module.as_str()));
     recipe.check(&names().collect::<Vec<_>>())?;
     let head = network.linears.last().filter(|_| network.tied()).map(|l| l.module.as_str());
-    let mut writer = Writer { checkpoint, sections: Sections::default(), hash: Hash::new(network), layers: vec![] };
+    let mut writer = Writer { checkpoint, sections: Sections::new(spool), hash: Hash::new(network), layers: vec![] };
     if wide {
         t.flags = t.flags.or(Flags::WIDE);
     }
@@ -70,7 +86,7 @@ pub fn convert(
     if t.position == Position::Rotary {
         writer.hash.numbers(&network.rope);
         let data = le(&network.rope, |v| v.to_le_bytes());
-        t.rope = writer.sections.push(part(section::ROPE, NONE, Dtype::I32, 0, 1, network.rope.len(), data));
+        t.rope = writer.sections.push(part(section::ROPE, NONE, Dtype::I32, 0, 1, network.rope.len(), data))?;
     }
     for (stack, relative) in network.relative.iter().enumerate() {
         let Some(relative) = relative else { continue };
@@ -86,15 +102,15 @@ pub fn convert(
             (0..table.cols).flat_map(|h| table.iter_rows().map(move |row| turns(row[h])).collect::<Vec<_>>()).collect();
         let data = le(&values, |v| v.to_le_bytes());
         let bias = part(section::RELATIVE_BIAS, NONE, Dtype::I32, -16, table.cols, table.rows, data);
-        t.bias[stack] = writer.sections.push(bias);
+        t.bias[stack] = writer.sections.push(bias)?;
         let (rows, cols) = (relative.buckets.len(), relative.buckets[0].len());
         t.buckets[stack] =
-            writer.sections.push(part(section::BUCKETS, NONE, Dtype::U8, 0, rows, cols, relative.buckets.concat()));
+            writer.sections.push(part(section::BUCKETS, NONE, Dtype::U8, 0, rows, cols, relative.buckets.concat()))?;
     }
     let Writer { mut sections, hash, layers, .. } = writer;
     let names: Vec<&str> = network.linears.iter().map(|l| l.module.as_str()).collect();
-    sections.text(section::NAMES, &names.join("\n"));
-    sections.text(section::METADATA, &metadata(network, &layers));
+    sections.text(section::NAMES, &names.join("\n"))?;
+    sections.text(section::METADATA, &metadata(network, &layers))?;
     let spec = Spec {
         head: network.head,
         features: network.features,
@@ -109,9 +125,10 @@ pub fn convert(
     bytes.extend(records.iter().chain(&tables).flat_map(LinearSpec::to_bytes));
     bytes.extend(norms.iter().flat_map(NormSpec::to_bytes));
     let source = hash.finish();
-    let (bytes, image) = emit(source, &bytes, &sections)?;
-    ranklet::model::Plan::new(&bytes).context("this network is beyond what the format can hold")?;
-    Ok(Converted { bytes, source, image, layers })
+    let mut unwritten = sections.finish(source, &bytes, layers)?;
+    let skeleton = unwritten.skeleton()?;
+    ranklet::model::Plan::new(&skeleton).context("this network is beyond what the format can hold")?;
+    Ok(unwritten)
 }
 
 struct Writer<'c> {
@@ -143,7 +160,7 @@ impl Writer<'_> {
             None => None,
         };
         self.hash.vector(bias.as_deref());
-        Ok(add_quantized(&mut self.sections, site, q, bias.as_deref()))
+        add_quantized(&mut self.sections, site, q, bias.as_deref())
     }
 
     fn norm(&mut self, source: &NormSource, dim: usize) -> Result<NormSpec> {
@@ -151,7 +168,7 @@ impl Writer<'_> {
             let values = self.checkpoint.vector(name, dim, "channel")?;
             self.hash.vector(Some(&values));
             let (m, e) = scalars::i32s(&values);
-            Ok(self.sections.push(part(kind, NONE, Dtype::I32, e, 1, dim, le(&m, |v| v.to_le_bytes()))))
+            self.sections.push(part(kind, NONE, Dtype::I32, e, 1, dim, le(&m, |v| v.to_le_bytes())))
         };
         let weight = vector(&source.weight, section::NORM_WEIGHT)?;
         let bias = match &source.bias {
@@ -259,8 +276,9 @@ impl Hash {
     }
 
     fn floats(&mut self, values: &[f32]) {
-        for v in values {
-            self.0.update((v + 0.0).to_le_bytes());
+        // A piece at a time: the digest of four bytes alone costs more than they do.
+        for piece in values.chunks(1024) {
+            self.0.update(le(piece, |v: f32| (v + 0.0).to_le_bytes()));
         }
     }
 
