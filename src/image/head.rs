@@ -111,7 +111,7 @@ pub enum SpecProblem {
     Truncated,
     /// An architecture, head, activation or role that this version does not know.
     Unknown(u16),
-    /// A dimension of 0 or beyond 2^17, or none where some are needed.
+    /// A dimension of 0 or beyond 2^17 (of outputs: 2^18), or none where some are needed.
     Dimension(u32),
     /// One layer's outputs are not the next one's inputs.
     Chain,

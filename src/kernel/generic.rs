@@ -2,7 +2,7 @@
 //!
 //! All results are exact integers, so there is nothing to round and a leaf may compute in any order: it has to
 //! arrive at the same number. Bounds: `|x| ≤ 2^15`, `i8` weights within ±128, `i16` within ±2^15, at most
-//! [`MAX_DIM`](super::MAX_DIM) = 2^17 terms, so that every sum stays below 2^47.
+//! [`MAX_OUTPUTS`](super::MAX_OUTPUTS) = 2^18 terms, so that every sum stays below 2^48.
 //!
 //! Shapes are taken from the slices: `rows = w.len() / inputs`, `tokens = x.len() / inputs`. Where an output is
 //! shorter than that, only what fits is computed.

@@ -24,8 +24,13 @@ pub use arm_dsp as active;
 #[cfg(not(all(feature = "arm-dsp", target_arch = "arm")))]
 pub use generic as active;
 
-/// The largest input or output dimension of a layer: the bound behind every "this fits" in the crate.
+/// The largest input dimension of a layer, and of everything that a layer's outputs go into: the bound behind every
+/// "this fits" of a forward pass. `W x` with 16-bit weights and row scales fills 2^(15 + 15 + 17 + 16) = 2^63.
 pub const MAX_DIM: usize = 1 << 17;
+
+/// The largest output dimension of a layer, which nothing adds up but the backward pass: `s · Bᵀ dy` fills
+/// 2^(14 + 15 + 18 + 16) = 2^63. Wide enough for the vocabularies in use; only a head or a table is wider than [`MAX_DIM`].
+pub const MAX_OUTPUTS: usize = 1 << 18;
 
 /// Weights in one group of the 4-bit form.
 pub const GROUP: usize = 32;

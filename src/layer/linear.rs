@@ -33,7 +33,7 @@ pub struct Linear<'a> {
     pub weights: Weights<'a>,
     /// Width of x, 1 to 2^17.
     pub inputs: usize,
-    /// Width of y, 1 to 2^17.
+    /// Width of y, 1 to 2^18.
     pub outputs: usize,
     /// Row scales: `(outputs)`.
     pub scales: &'a [u16],
@@ -392,7 +392,7 @@ impl Lora<'_> {
         let acc = acc.get_mut(..self.rank).unwrap_or(&mut []);
         active::transposed_i16(self.b, self.rank, 0, dy.mantissas, acc);
         let (s, s_exponent) = self.scaling.mul(self.keep_scale()).to_parts_16();
-        acc.iter_mut().for_each(|a| *a = a.wrapping_mul(i64::from(s))); // < 2^(14 + 15 + 17 + 16)
+        acc.iter_mut().for_each(|a| *a = a.wrapping_mul(i64::from(s))); // < 2^(14 + 15 + 18 + 16)
         requantize(acc, self.b_exponent.get() + dy.exponent.get() + s_exponent, t)
     }
 

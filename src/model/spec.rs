@@ -29,7 +29,7 @@ pub use transformer::{BlockSites, Flags, Pool, Position, Stack, Transformer};
 use crate::image::head::SpecProblem;
 use crate::image::layout::{Dtype, NONE, section, u8_at, u16_at, u32_at, zeros_at};
 use crate::image::{Head, ImageError, Kind, Section};
-use crate::kernel::{I4, MAX_DIM};
+use crate::kernel::{I4, MAX_DIM, MAX_OUTPUTS};
 use crate::layer::Activation;
 
 /// Bytes of the fixed part, and of each record.
@@ -353,7 +353,7 @@ impl LinearSpec {
         if self.inputs == 0 || self.inputs > MAX_DIM {
             return wrong(at, SpecProblem::Dimension(self.inputs as u32));
         }
-        if self.outputs == 0 || self.outputs > MAX_DIM {
+        if self.outputs == 0 || self.outputs > MAX_OUTPUTS {
             return wrong(at + 4, SpecProblem::Dimension(self.outputs as u32));
         }
         let (rows, cols) = (self.outputs as u32, self.inputs as u32);

@@ -41,7 +41,7 @@ use crate::fixed::Real;
 use crate::image::head::SpecProblem;
 use crate::image::layout::{Dtype, NONE, section, u8_at, u16_at, u32_at, zeros_at};
 use crate::image::{Head, ImageError};
-use crate::kernel::MAX_DIM;
+use crate::kernel::{MAX_DIM, MAX_OUTPUTS};
 use crate::layer::Activation;
 
 /// Bytes of the transformer's own part of the spec.
@@ -627,13 +627,17 @@ impl Transformer {
         }
         within!(self.dim, 1, MAX_DIM, RECORD);
         within!(self.hidden, 1, MAX_DIM, RECORD + 4);
-        within!(self.vocab + 1, 1, MAX_DIM, RECORD + 8);
+        if self.vocab > MAX_OUTPUTS {
+            return wrong(RECORD + 8, SpecProblem::Dimension(self.vocab as u32));
+        }
         within!(self.positions, 1, MAX_DIM, RECORD + 12);
         within!(self.heads, 1, MAX_HEADS, RECORD + 18);
         within!(self.kv_heads, 1, self.heads, RECORD + 20);
         within!(self.head_dim, 1, MAX_DIM / MAX_HEADS, RECORD + 22);
         within!(self.encoder as usize + self.decoder as usize, 1, MAX_LINEARS as usize, RECORD + 24);
-        within!(spec.features + 1, 1, MAX_DIM, 4);
+        if spec.features > MAX_DIM {
+            return wrong(4, SpecProblem::Dimension(spec.features as u32));
+        }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return wrong(RECORD + 20, SpecProblem::Dimension(self.kv_heads as u32));
         }

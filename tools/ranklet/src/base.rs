@@ -3,7 +3,7 @@
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::spec::{FILE, Head, MlpSpec, SpecError};
 use crate::tensor::{Matrix, name_list};
-use ranklet::kernel::MAX_DIM;
+use ranklet::kernel::{MAX_DIM, MAX_OUTPUTS};
 use ranklet::model::spec::MAX_LINEARS;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ pub enum BaseError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A layer without rows or columns, or beyond what the device can add up.
-    #[error("{path}: `{name}` is ({rows}, {cols}); every dimension has to be 1 to {MAX_DIM}")]
+    #[error("{path}: `{name}` is ({rows}, {cols}); a layer has 1 to {MAX_DIM} inputs, and 1 to {MAX_OUTPUTS} outputs")]
     Dimension {
         /// The checkpoint.
         path: PathBuf,
@@ -202,8 +202,7 @@ impl Loader<'_> {
         let name = format!("{module}.weight");
         let weight = self.checkpoint.matrix(&name, "(out, in)")?;
         self.claimed.push(name.clone());
-        let sane = 1..=MAX_DIM;
-        if !sane.contains(&weight.rows) || !sane.contains(&weight.cols) {
+        if !(1..=MAX_OUTPUTS).contains(&weight.rows) || !(1..=MAX_DIM).contains(&weight.cols) {
             let (rows, cols) = (weight.rows, weight.cols);
             return Err(BaseError::Dimension { path: self.path.to_owned(), name, rows, cols });
         }

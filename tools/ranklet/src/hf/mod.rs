@@ -21,7 +21,7 @@ pub mod t5;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::tensor::{Matrix, name_list};
 use config::{Config, ConfigError};
-use ranklet::kernel::MAX_DIM;
+use ranklet::kernel::{MAX_DIM, MAX_OUTPUTS};
 use ranklet::model::HeadKind;
 use ranklet::model::spec::transformer::MAX_HEADS;
 use ranklet::model::spec::{Position, Transformer};
@@ -232,8 +232,8 @@ impl Network {
             let (d, most) = (t.head_dim, MAX_DIM / MAX_HEADS);
             return wrong(format!("heads of {d}; supported are up to {most}, and where they are rotated, even widths"));
         }
-        if t.vocab >= MAX_DIM {
-            return wrong(format!("a vocabulary of {}; supported are up to {}", t.vocab, MAX_DIM - 1));
+        if t.vocab > MAX_OUTPUTS {
+            return wrong(format!("a vocabulary of {}; supported are up to {MAX_OUTPUTS}", t.vocab));
         }
         let mut seen = HashSet::new();
         for module in self.linears.iter().map(|l| l.module.as_str()) {
