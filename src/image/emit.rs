@@ -237,7 +237,7 @@ impl<W: Write> Payload<W> {
 }
 
 /// The checksum while it grows.
-struct Crc(crc::Digest<'static, u32>);
+struct Crc(crc::Digest<'static, u32, Tables>);
 
 impl core::fmt::Debug for Crc {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -311,7 +311,7 @@ const fn head_len(sections: usize, spec: usize) -> usize {
 /// A writer that keeps the CRC of what went through.
 struct Summed<'w, W> {
     out: &'w mut W,
-    digest: crc::Digest<'static, u32>,
+    digest: crc::Digest<'static, u32, Tables>,
 }
 
 impl<W: Write> Summed<'_, W> {

@@ -1,7 +1,7 @@
 //! 4-bit weights: `w = q · group · scale · 2^e`, with q in −7..=7, a group scale of 6 bits for 32 weights, and the
 //! row's scale. `q · group` is an exact integer, so the transposed product works on the same form.
 
-use super::{Mantissas, Quantized, exp2, row_scales};
+use super::{Mantissas, Quantized, exp2, round_half_even, row_scales};
 use crate::tensor::Matrix;
 use ranklet::kernel::GROUP;
 
@@ -42,7 +42,7 @@ pub fn integer(nibbles: &[u8], groups: &[u8], cols: usize, row: usize, col: usiz
 }
 
 fn rounded(v: f32, step: f64) -> f64 {
-    (f64::from(v) / step).round_ties_even().clamp(-Q_MAX, Q_MAX)
+    round_half_even(f64::from(v) / step).clamp(-Q_MAX, Q_MAX)
 }
 
 /// The group scale with the least squared error. With 15 levels, clipping the largest weight a little often pays:

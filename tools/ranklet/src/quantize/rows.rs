@@ -1,6 +1,6 @@
 //! `i8` and `i16` weights: symmetric, one scale a row.
 
-use super::{Mantissas, Quantized, exp2, row_scales};
+use super::{Mantissas, Quantized, exp2, round_half_even, row_scales};
 use crate::tensor::Matrix;
 
 /// `i8` mantissas within ±127.
@@ -26,7 +26,7 @@ fn quantize<T>(w: &Matrix, limit: f64, narrow: impl Fn(f64) -> T) -> (Vec<T>, Ve
     let mut q = Vec::with_capacity(w.data.len());
     for (row, &scale) in w.iter_rows().zip(&scales) {
         let step = f64::from(scale) * exp2(i32::from(exponent));
-        let of = |v: f32| if scale == 0 { 0.0 } else { (f64::from(v) / step).round_ties_even() };
+        let of = |v: f32| if scale == 0 { 0.0 } else { round_half_even(f64::from(v) / step) };
         // The clamp catches the last bit of the division above, which may round a scale to just below its ideal.
         q.extend(row.iter().map(|&v| narrow(of(v).clamp(-limit, limit))));
     }
