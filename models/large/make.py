@@ -61,9 +61,9 @@ def llama_15m():
 
 # name: (model, where LoRA sits, tokens of the input)
 MODELS_BY_NAME = {
-    "t5-small": (t5_small, ["q", "v"], 128),
+    "t5-small": (t5_small, ["q", "v"], 64),
     "bert-base": (bert_base, ["query", "value"], 128),
-    "llama-15m": (llama_15m, ["q_proj", "v_proj"], 256),
+    "llama-15m": (llama_15m, ["q_proj", "v_proj"], 64),
 }
 
 

@@ -3,7 +3,7 @@
     python time_torch.py DIR [--adapter] [--decode N] [--runs N] [--threads N] [--output OUT.safetensors]
 
 DIR is what make.py wrote. f32 on one thread unless told; times are the median of the runs after a first one. `--decode` also
-generates tokens one by one behind the input's first one, with a cache. Memory is the process's largest resident set; that of
+generates tokens one by one behind the input, with a cache. Memory is the process's largest resident set; that of
 Python with its libraries before anything is loaded is given beside it.
 """
 
@@ -49,13 +49,17 @@ def load(directory, adapter):
 
 
 def decode(model, ids, count):
-    """Seconds a token: `count` steps of one token each, with transformers' own cache."""
-    cache, token = None, ids[:, :1]
+    """Seconds for the prompt, and a token for `count` steps of one token each, with transformers' own cache."""
+
+    def step(token, cache):
+        result = model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return result.logits[:, -1:].argmax(-1), result.past_key_values
+
+    prompt, (token, cache) = timed(lambda: step(ids, None))
     start = time.perf_counter()
     for _ in range(count):
-        result = model(input_ids=token, past_key_values=cache, use_cache=True)
-        cache, token = result.past_key_values, result.logits[:, -1:].argmax(-1)
-    return (time.perf_counter() - start) / count
+        token, cache = step(token, cache)
+    return prompt, (time.perf_counter() - start) / count
 
 
 def main():
@@ -82,7 +86,9 @@ def main():
         report |= {"seconds": statistics.median(rest), "peak_bytes": peak_bytes()}
         if arguments.decode:
             report["decode_tokens"] = arguments.decode
-            report["decode_seconds_a_token"] = decode(model, inputs["input_ids"], arguments.decode)
+            report["prompt_seconds"], report["decode_seconds_a_token"] = decode(
+                model, inputs["input_ids"], arguments.decode
+            )
     if arguments.output:
         name = "logits" if "logits" in result else "last_hidden_state"
         mlp.write(arguments.output, {name: result[name].contiguous()})
