@@ -57,7 +57,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     let transformer = Transformer {
         dim,
         hidden: config.count("intermediate_size")?,
-        vocab: config.count("vocab_size")?,
+        vocab: config.vocabulary()?,
         positions: config.count("max_position_embeddings")?,
         types: config.count("type_vocab_size")?,
         heads,

@@ -3,6 +3,7 @@
 use crate::files;
 use crate::tensor::{excerpt, name_list, printable};
 use ranklet::fixed::Real;
+use ranklet::kernel::{MAX_DIM, MAX_OUTPUTS};
 use ranklet::layer::Activation;
 use ranklet::model::HeadKind;
 use ranklet::model::spec::transformer::NO_TOKEN;
@@ -96,10 +97,22 @@ impl Config {
     /// # Errors
     /// Something else.
     pub fn count_or(&self, field: &str, otherwise: Option<usize>) -> Result<usize, ConfigError> {
+        self.up_to(MAX_DIM, field, otherwise)
+    }
+
+    /// `vocab_size`, which may be larger than other counts.
+    ///
+    /// # Errors
+    /// Something else, or nothing.
+    pub fn vocabulary(&self) -> Result<usize, ConfigError> {
+        self.up_to(MAX_OUTPUTS, "vocab_size", None)
+    }
+
+    fn up_to(&self, most: usize, field: &str, otherwise: Option<usize>) -> Result<usize, ConfigError> {
         match (self.found(field).and_then(Value::as_u64), otherwise) {
-            (Some(n), _) if (1..=1 << 17).contains(&n) => Ok(n as usize),
+            (Some(n), _) if (1..=most as u64).contains(&n) => Ok(n as usize),
             (None, Some(n)) if self.found(field).is_none() => Ok(n),
-            _ => Err(self.not(field, "a number from 1 to 131072")),
+            _ => Err(self.not(field, &format!("a number from 1 to {most}"))),
         }
     }
 

@@ -37,7 +37,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     let head = Source::linear(checkpoint, "", "", "lm_head", Bias::Never);
     let tied = config.flag("tie_word_embeddings", true)?;
     linears.push(if tied { Source { weight: tokens.clone(), ..head } } else { head });
-    let vocab = config.count("vocab_size")?;
+    let vocab = config.vocabulary()?;
     let transformer = Transformer {
         dim,
         hidden: config.count_or("n_inner", Some(4 * dim))?,

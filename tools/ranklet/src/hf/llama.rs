@@ -61,7 +61,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     }
     norms.push(norm(format!("{prefix}norm")));
     let tokens = format!("{prefix}embed_tokens.weight");
-    let vocab = config.count("vocab_size")?;
+    let vocab = config.vocabulary()?;
     let (head, outputs) = if architecture == causal {
         let tied = config.flag("tie_word_embeddings", false)?;
         let head = Source::linear(checkpoint, "", "", "lm_head", Bias::Never);

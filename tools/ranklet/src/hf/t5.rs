@@ -107,7 +107,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
     let transformer = Transformer {
         dim,
         hidden: config.count("d_ff")?,
-        vocab: config.count("vocab_size")?,
+        vocab: config.vocabulary()?,
         positions: config.count_or("n_positions", Some(512))?,
         types: 0,
         heads,

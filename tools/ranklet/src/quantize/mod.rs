@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn halves_go_to_the_even_side() {
-        for x in [0.0, 0.49, 0.5, 0.5_f64.next_up(), 1.5, 2.5, 126.5, 32766.5, 32767.499_999_999, 1e15, 1e-300] {
+        for x in [0.0, 0.49, 0.5, 0.5_f64.next_up(), 1.5, 2.5, 126.5, 32766.5, 32_767.499_999_999, 1e15, 1e-300] {
             for x in [x, -x] {
                 assert_eq!(round_half_even(x), x.round_ties_even(), "{x}");
             }
