@@ -4,7 +4,8 @@
 
 DIR (out/large in the repository) is where make.py writes; what is not there is made first. Every step is a process of its own,
 whose time and largest resident set are the system's account of it; the two libraries are timed one right after the other, on
-one thread each. `--write` puts the tables into the document. Linux.
+one thread each. ranklet is built twice: as it comes, and for the vector instructions of this machine (`-C target-cpu=native`), whose
+output has to be the same to the bit. `--write` puts the tables into the document. Linux.
 """
 
 import argparse
@@ -63,7 +64,19 @@ def error(found, expected):
     return ((a - b) ** 2).sum() ** 0.5 / (b**2).sum() ** 0.5
 
 
-def measure(name, out, tools, runs, decode):
+def build(native):
+    """Where the release build is."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    environment = os.environ.copy()
+    if native:
+        target /= "native"
+        environment |= {"RUSTFLAGS": "-C target-cpu=native", "CARGO_TARGET_DIR": str(target)}
+    command = ["cargo", "build", "--release", "--quiet", "-p", "ranklet-cli", "--bins", "--example", "time"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    return target / "release"
+
+
+def measure(name, out, tools, native, runs, decode):
     directory, image = out / name, out / f"{name}.rkl"
     base, inputs = directory / "base", directory / "input.safetensors"
     row = {"name": NAMES[name], "largest": 4 * largest_matrix(base / "model.safetensors")}
@@ -71,10 +84,15 @@ def measure(name, out, tools, runs, decode):
     row["convert"], row["convert_peak"], _ = measured(tools / "ranklet", "convert", "base", base, "-o", image)
     row["image"] = image.stat().st_size
     ours, theirs = out / f"{name}.out", out / f"{name}.torch"
-    command = ["run", "--base", image, "--input", inputs, "--output", ours]
-    row["run"], row["run_peak"], _ = measured(tools / "ranklet", *command)
+    command = ["run", "--base", image, "--input", inputs, "--output"]
+    row["run"], row["run_peak"], _ = measured(tools / "ranklet", *command, ours)
+    same = out / f"{name}.native"
+    measured(native / "ranklet", *command, same)
+    if same.read_bytes() != ours.read_bytes():
+        sys.exit(f"{name}: {same} is not {ours}, though only the compiler's target differs")
     count = decode if name == "llama-15m" else 0
-    row["ours"] = json.loads(measured(tools / "examples" / "time", image, inputs, runs, count)[2])
+    for key, tool in (("ours", tools), ("native", native)):
+        row[key] = json.loads(measured(tool / "examples" / "time", image, inputs, runs, count)[2])
     script = [sys.executable, HERE / "time_torch.py", directory, "--runs", runs, "--decode", count, "--output", theirs]
     seconds, _, report = measured(*script)
     row["theirs"] = json.loads(report) | {"process": seconds}
@@ -115,14 +133,16 @@ def report(rows):
     )
     text += "\n**One pass over the input**\n\n"
     text += table(
-        ["model", "tokens", "ranklet", "PyTorch, f32", "ratio", "relative L2 error"],
+        ["model", "tokens", "ranklet", "`native`", "PyTorch, f32", "ratio", "ratio, `native`", "relative L2 error"],
         [
             [
                 r["name"],
                 str(r["ours"]["tokens"]),
                 seconds(r["ours"]["seconds"]),
+                seconds(r["native"]["seconds"]),
                 seconds(r["theirs"]["seconds"]),
                 f"{r['ours']['seconds'] / r['theirs']['seconds']:.1f}",
+                f"{r['native']['seconds'] / r['theirs']['seconds']:.1f}",
                 f"{r['error']:.1e}",
             ]
             for r in rows
@@ -147,18 +167,12 @@ def report(rows):
         if "decode_tokens" not in r["ours"]:
             continue
         text += f"\n**{r['name']}: {r['ours']['decode_tokens']} tokens behind a prompt of {r['ours']['tokens']}**\n\n"
-        ours, theirs = r["ours"], r["theirs"]
-        rate = [1 / side["decode_seconds_a_token"] for side in (ours, theirs)]
+        sides = (r["ours"], r["native"], r["theirs"])
         text += table(
-            ["", "ranklet", "PyTorch, f32", "ratio of times"],
+            ["", "ranklet", "`native`", "PyTorch, f32"],
             [
-                [
-                    "prompt",
-                    seconds(ours["prompt_seconds"]),
-                    seconds(theirs["prompt_seconds"]),
-                    f"{ours['prompt_seconds'] / theirs['prompt_seconds']:.1f}",
-                ],
-                ["decoding", f"{rate[0]:.0f} tokens/s", f"{rate[1]:.0f} tokens/s", f"{rate[1] / rate[0]:.1f}"],
+                ["prompt", *(seconds(side["prompt_seconds"]) for side in sides)],
+                ["decoding", *(f"{1 / side['decode_seconds_a_token']:.0f} tokens/s" for side in sides)],
             ],
         )
     return text
@@ -171,13 +185,12 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.relative_to(ROOT)}")
     arguments = parser.parse_args()
-    build = ["cargo", "build", "--release", "--quiet", "-p", "ranklet-cli", "--bins", "--example", "time"]
-    subprocess.run(build, cwd=ROOT, check=True)
     missing = [name for name in NAMES if not (arguments.out / name / "input.safetensors").exists()]
     if missing:
         measured(sys.executable, HERE / "make.py", "--out", arguments.out, *missing)
-    tools = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
-    text = report([measure(name, arguments.out, tools, arguments.runs, arguments.decode) for name in NAMES])
+    tools, native = build(False), build(True)
+    rows = [measure(name, arguments.out, tools, native, arguments.runs, arguments.decode) for name in NAMES]
+    text = report(rows)
     print(text)
     if arguments.write:
         before, rest = DOCUMENT.read_text().split(MARKS[0])

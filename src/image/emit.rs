@@ -326,3 +326,44 @@ fn padding(len: usize) -> &'static [u8] {
     const ZEROS: [u8; ALIGN] = [0; ALIGN];
     ZEROS.get(..align_up(len) - len).unwrap_or(&[])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// Section by section with the head afterwards, or all at once: the same bytes; and the same refusals.
+    #[test]
+    fn both_ways_write_the_same_image() {
+        let weights = NewSection {
+            kind: section::WEIGHT,
+            site: 3,
+            dtype: Dtype::I16,
+            rows: 3,
+            cols: 5,
+            ..NewSection::bytes(0, &[7; 30])
+        };
+        let sections = [NewSection::bytes(section::METADATA, b"{}"), weights, NewSection::bytes(section::NAMES, &[])];
+        let (kind, source, image, spec) = (Kind::Base, Fingerprint([1; 16]), Fingerprint([2; 16]), &[9; 37]);
+        let whole = NewImage { kind, source, image, spec, sections: &sections };
+        let mut expected = vec![0; whole.total_len()];
+        whole.write_to(&mut &mut expected[..]).unwrap();
+
+        let (mut found, mut behind) = (vec![0; whole.head_len()], vec![0; whole.total_len() - whole.head_len()]);
+        let mut payload = Payload::new(&mut behind[..]);
+        let entries: Vec<NewEntry> = sections.iter().map(|s| payload.push(s).unwrap()).collect();
+        let short = NewSection { rows: 4, ..weights };
+        assert!(matches!(payload.push(&short), Err(EmitError::Shape { index: 3 })));
+        let (rest, payload_crc) = payload.finish();
+        assert!(rest.is_empty());
+        let head = NewHead { kind, source, image, spec, entries: &entries, payload_crc };
+        head.write_to(&mut &mut found[..]).unwrap();
+        found.append(&mut behind);
+        assert_eq!(found, expected);
+
+        let huge = NewEntry { rows: u32::MAX, cols: u32::MAX, ..weights.entry() };
+        let many = NewHead { entries: &[huge, huge], ..head };
+        assert!(matches!(many.write_to(&mut &mut found[..]), Err(EmitError::TooLarge)));
+    }
+}
