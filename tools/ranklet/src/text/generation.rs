@@ -9,7 +9,7 @@ use ranklet::model::{Active, CacheType, Model, Plan, Sequence, Workspace};
 use std::time::{Duration, Instant};
 
 /// Tokens of the prompt that are run at once. How it is cut changes no bit (with an i16 cache).
-const TILE: usize = 32;
+const TILE: usize = 16;
 
 /// What to write.
 #[derive(Clone, Debug)]
