@@ -55,8 +55,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let t = classifier(&model).with_context(|| args.base.display().to_string())?;
     let files = super::open_adapters(&args.adapter)?;
     let (adapters, mut notes) = super::bind(&files, &model)?;
-    let mut tokenizer = Tokenizer::open(&args.tokenizer, t)?;
-    tokenizer.cut()?;
+    let tokenizer = Tokenizer::open(&args.tokenizer, t)?;
     let texts = texts(args)?;
     let metadata = base_metadata(&model);
     let (head, outputs) = (model.spec().head, model.spec().outputs);

@@ -235,8 +235,8 @@ fn metadata(network: &Network, layers: &[LayerReport]) -> String {
         let labels = network.labels.iter().map(|(i, name)| (i.to_string(), json!(name)));
         metadata.insert("id2label".to_owned(), Value::Object(labels.collect()));
     }
-    if !network.text.ends.is_empty() {
-        metadata.insert("eos_token_id".to_owned(), json!(network.text.ends));
+    if let Some(ends) = &network.text.ends {
+        metadata.insert("eos_token_id".to_owned(), json!(ends));
     }
     let snr = layers.iter().map(|l| (l.module.clone(), json!((l.snr_db * 10.0).round() / 10.0)));
     metadata.insert("snr_db".to_owned(), Value::Object(snr.collect()));

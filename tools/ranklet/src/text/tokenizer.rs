@@ -79,13 +79,34 @@ impl Tokenizer {
         Ok(encoding.map_err(|e| anyhow!("{}: {e}", self.path.display()))?.get_ids().to_vec())
     }
 
-    /// From now on texts are cut to what the model takes, the template's tokens included, as transformers does with
-    /// `truncation=True`.
+    /// The tokens of a text, with their types and places; cut to what the model takes, the template's tokens included,
+    /// as transformers does with `truncation=True`.
     ///
     /// # Errors
-    /// A template that leaves no room for text.
-    pub fn cut(&mut self) -> Result<()> {
-        let added = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
+    /// A text that it has no tokens for; a template that leaves no room for any.
+    pub fn encode_with_places(&self, text: &str) -> Result<Encoded> {
+        let wrong = |e| anyhow!("{}: {e}", self.path.display());
+        let mut encoding = self.inner.encode(text, true).map_err(wrong)?;
+        let whole = encoding.len();
+        if whole > self.positions {
+            encoding = self.cut()?.encode(text, true).map_err(wrong)?;
+        }
+        let types = encoding.get_type_ids();
+        let special = encoding.get_special_tokens_mask();
+        let places = encoding.get_offsets().iter().zip(encoding.get_word_ids()).zip(special);
+        let places = places.map(|((&(from, to), &word), &special)| (special == 0).then_some((from..to, word)));
+        Ok(Encoded {
+            ids: encoding.get_ids().to_vec(),
+            types: if types.iter().all(|&t| t == 0) { vec![] } else { types.iter().map(|&t| t as u8).collect() },
+            places: places.collect(),
+            cut_from: (whole > encoding.len()).then_some(whole),
+        })
+    }
+
+    /// The same, with truncation.
+    fn cut(&self) -> Result<tokenizers::Tokenizer> {
+        let mut cut = self.inner.clone();
+        let added = cut.get_post_processor().map_or(0, |p| p.added_tokens(false));
         ensure!(
             self.positions > added,
             "{}: adds {added} tokens to each text, and the base takes {} in all",
@@ -93,27 +114,7 @@ impl Tokenizer {
             self.positions
         );
         let params = TruncationParams { max_length: self.positions, ..TruncationParams::default() };
-        self.inner.with_truncation(Some(params)).map_err(|e| anyhow!("{}: {e}", self.path.display()))?;
-        Ok(())
-    }
-
-    /// The tokens of a text, with their types and places.
-    ///
-    /// # Errors
-    /// A text that it has no tokens for.
-    pub fn encode_with_places(&self, text: &str) -> Result<Encoded> {
-        let encoding = self.inner.encode(text, true).map_err(|e| anyhow!("{}: {e}", self.path.display()))?;
-        let types = encoding.get_type_ids();
-        let special = encoding.get_special_tokens_mask();
-        let places = encoding.get_offsets().iter().zip(encoding.get_word_ids()).zip(special);
-        let places = places.map(|((&(from, to), &word), &special)| (special == 0).then_some((from..to, word)));
-        let own = |e: &tokenizers::Encoding| e.get_special_tokens_mask().iter().filter(|&&s| s == 0).count();
-        let over: usize = encoding.get_overflowing().iter().map(own).sum();
-        Ok(Encoded {
-            ids: encoding.get_ids().to_vec(),
-            types: if types.iter().all(|&t| t == 0) { vec![] } else { types.iter().map(|&t| t as u8).collect() },
-            places: places.collect(),
-            cut_from: (over > 0).then_some(encoding.len() + over),
-        })
+        cut.with_truncation(Some(params)).map_err(|e| anyhow!("{}: {e}", self.path.display()))?;
+        Ok(cut)
     }
 }

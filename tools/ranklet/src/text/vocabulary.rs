@@ -28,8 +28,8 @@ pub enum Choice {
 /// What an image holds of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text {
-    /// The tokens that end a text.
-    pub ends: Vec<u32>,
+    /// The tokens that end a text, where somebody has looked.
+    pub ends: Option<Vec<u32>>,
     /// Section [`VOCABULARY`](ranklet::image::layout::section::VOCABULARY); empty where there is none.
     pub vocabulary: Vec<u8>,
 }
@@ -42,7 +42,7 @@ impl Text {
     pub fn of(dir: &Path, network: &Network, choice: Choice) -> Result<Text> {
         let tokens = network.transformer.vocab;
         let language = network.head == HeadKind::Language;
-        let ends = if language { ends(dir, &network.transformer)? } else { vec![] };
+        let ends = if language { Some(ends(dir, &network.transformer)?) } else { None };
         let file = dir.join(FILE);
         let wanted = match choice {
             Choice::None => false,
@@ -57,7 +57,7 @@ impl Text {
         let text = files::read_text(&file).with_context(|| format!("cannot read {path}"))?;
         let json: Value = serde_json::from_str(&text).with_context(|| format!("{path}: no JSON"))?;
         let pieces = pieces(&json, tokens).with_context(|| format!("{path} (--vocabulary none leaves it out)"))?;
-        let vocabulary = section(&pieces, &ends).with_context(|| path.to_string())?;
+        let vocabulary = section(&pieces, ends.as_deref().unwrap_or(&[])).with_context(|| path.to_string())?;
         Ok(Text { ends, vocabulary })
     }
 }
