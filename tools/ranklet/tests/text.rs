@@ -3,6 +3,9 @@
 mod common;
 
 use common::{Net, Place, ranklet, refusal};
+use proptest::prelude::*;
+use ranklet_cli::image::ImageFile;
+use ranklet_cli::text::Tokenizer;
 use ranklet_host_tests::tolerance::PROBABILITY_I16;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -343,6 +346,38 @@ fn files_without_text_are_refused() {
     let report = ranklet(&with(&args, &["--file", &file])).unwrap().json;
     let texts: Vec<&Value> = report["texts"].as_array().unwrap().iter().map(|t| &t["text"]).collect();
     assert_eq!(texts, ["good", "not"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A damaged tokenizer is refused, or still is one: never a panic.
+    #[test]
+    fn damaged_tokenizers(which in 0usize..3, cut in any::<prop::sample::Index>(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..12), 0..4)) {
+        let name = ["wordpiece", "unigram", "bpe"][which];
+        let mut bytes = std::fs::read(tokenizer(name)).unwrap();
+        for (from, to, length) in &changes {
+            // Parts of it in the wrong place: mostly still JSON.
+            let (from, to) = (from.index(bytes.len() - length), to.index(bytes.len() - length));
+            bytes.copy_within(from..from + length, to);
+        }
+        if changes.is_empty() {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let place = Place::new();
+        place.write("tokenizer.json", &bytes);
+        DAMAGED.with(|model| {
+            let model = model.model().unwrap();
+            let t = model.spec().transformer().unwrap();
+            if let Ok(tokenizer) = Tokenizer::open(&place.path("tokenizer.json"), t) {
+                let _ = (tokenizer.pieces(), tokenizer.encode("not 정말 good!"), tokenizer.encode_with_places(&"good ".repeat(40)));
+            }
+        });
+    }
+}
+
+thread_local! {
+    static DAMAGED: ImageFile = ImageFile::open(&converted("llama").path("base.rkl")).unwrap();
 }
 
 #[cfg(unix)]

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long)]
     pub tokenizer: PathBuf,
     /// A text; may be given several times.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub text: Vec<String>,
     /// A file with one text a line, UTF-8; `-` is stdin. Empty lines are none.
     #[arg(long, required_unless_present = "text")]

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     pub tokenizer: PathBuf,
     /// What the text begins with.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub prompt: String,
     /// Tokens to write, at most.
     #[arg(long, default_value_t = 128)]
