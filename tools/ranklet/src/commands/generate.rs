@@ -88,6 +88,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
 
     let mut characters = Characters::default();
     let mut text = String::new();
+    let mut first = args.prompt.is_empty() && tokenizer.strips_first_space();
     // Nobody reads what goes to a closed pipe, so nothing more is written then.
     let show = |part: &str| -> Result<bool> {
         if json || part.is_empty() {
@@ -101,7 +102,12 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     };
     show(&args.prompt)?;
     let written = generate(&model, t, &adapters, &prompt, &settings, |token| {
-        let part = characters.push(pieces.get(token as usize).map_or(&[][..], Vec::as_slice));
+        let mut piece = pieces.get(token as usize).map_or(&[][..], Vec::as_slice);
+        if first && !piece.is_empty() {
+            piece = piece.strip_prefix(b" ").unwrap_or(piece);
+            first = false;
+        }
+        let part = characters.push(piece);
         text += &part;
         show(&part)
     })?;

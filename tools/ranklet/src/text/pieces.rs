@@ -8,8 +8,8 @@
 //! | `WordPiece` (BERT) | `##s` is `s`; any other begins with a space |
 //! | `BPEDecoder` | the end-of-word suffix is a space |
 //!
-//! What a decoder does only to the beginning of a text (`Strip`, the first word's space) is left to the reader: a
-//! device writes what follows a prompt.
+//! What a decoder does only to the beginning of a text (`Strip`, the first word's space) is no part of them, for a device
+//! writes what follows a prompt: [`strips_first_space`] tells of it.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -39,6 +39,18 @@ pub fn pieces(tokenizer: &Value, tokens: usize) -> Result<Vec<Vec<u8>>> {
         }
     }
     Ok(all)
+}
+
+/// Whether a text's first token loses the space in front of it.
+#[must_use]
+pub fn strips_first_space(decoder: &Value) -> bool {
+    match decoder["type"].as_str() {
+        Some("Sequence") => decoder["decoders"].as_array().into_iter().flatten().any(strips_first_space),
+        Some("Strip") => decoder["content"] == " " && decoder["start"].as_u64().is_some_and(|n| n > 0),
+        Some("Metaspace") => decoder["prepend_scheme"] != "never",
+        Some("WordPiece") => true,
+        _ => false,
+    }
 }
 
 /// Ids and how their tokens are spelled.
@@ -208,6 +220,16 @@ mod tests {
     fn word_pieces_begin_with_a_space() {
         let p = of(json!({"type": "WordPiece", "prefix": "##", "cleanup": true}), json!({"a": 2, "##b": 3, ".": 4}));
         assert_eq!(p[2..5], [&b" a"[..], b"b", b"."]);
+    }
+
+    #[test]
+    fn a_text_may_lose_its_first_space() {
+        let strip = json!({"type": "Strip", "content": " ", "start": 1, "stop": 0});
+        assert!(strips_first_space(&json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, strip]})));
+        assert!(strips_first_space(&json!({"type": "Metaspace", "prepend_scheme": "always"})));
+        assert!(!strips_first_space(&json!({"type": "Metaspace", "prepend_scheme": "never"})));
+        assert!(!strips_first_space(&json!({"type": "ByteLevel"})));
+        assert!(!strips_first_space(&Value::Null));
     }
 
     #[test]

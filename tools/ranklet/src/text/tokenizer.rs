@@ -2,7 +2,7 @@
 //! special tokens, its types.
 
 use super::FILE;
-use super::pieces::pieces;
+use super::pieces::{pieces, strips_first_space};
 use crate::files;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ranklet::model::spec::Transformer;
@@ -68,6 +68,12 @@ impl Tokenizer {
     /// A decoder that is not known.
     pub fn pieces(&self) -> Result<Vec<Vec<u8>>> {
         pieces(&self.json, self.vocab).with_context(|| self.path.display().to_string())
+    }
+
+    /// Whether a text's first token loses the space in front of it.
+    #[must_use]
+    pub fn strips_first_space(&self) -> bool {
+        strips_first_space(&self.json["decoder"])
     }
 
     /// The tokens of a text, with the special ones of the tokenizer's template.
