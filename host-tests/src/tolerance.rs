@@ -36,6 +36,13 @@ pub const OUTPUT_I16: Tolerance = Tolerance {
     reason: "rounding weights and activations to 16 bits, 3e-5 each, in up to three layers; the contract asks for 1e-3",
 };
 
+/// Probabilities of a transformer's labels, `i16` weights, against the checkpoint's floats.
+pub const PROBABILITY_I16: Tolerance = Tolerance {
+    name: "worst absolute error of a probability, i16 weights, against the original floats",
+    limit: 1e-3,
+    reason: "logits of about 2 within 1e-3 of their norm, the contract, move a probability by at most half of that",
+};
+
 /// Outputs, `i8` weights, against the checkpoint's floats.
 pub const OUTPUT_I8: Tolerance = Tolerance {
     name: "relative L2 error of a batch of outputs, i8 weights, against the original floats",

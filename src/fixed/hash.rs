@@ -21,6 +21,8 @@ pub enum Purpose {
     Dither = 3,
     /// The order of samples.
     Shuffle = 4,
+    /// The next token of a text.
+    Sample = 6,
 }
 
 /// One stream of draws: fixed purpose, step and site; indexed by [`at`](Stream::at).

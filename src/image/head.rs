@@ -2,6 +2,7 @@
 //! time for [`Model::open`](crate::model::Model::open). Bytes are allegations until they have passed here.
 
 use super::layout::*;
+use super::vocabulary::VocabularyProblem;
 
 /// What is wrong with an image, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub enum ImageError {
         /// What is wrong.
         problem: SpecProblem,
     },
+    /// The vocabulary contradicts itself or the model.
+    Vocabulary(VocabularyProblem),
 }
 
 /// What is wrong with a directory entry.
@@ -160,6 +163,7 @@ impl core::fmt::Display for ImageError {
             }
             ImageError::Section { index, problem } => write!(f, "directory entry {index}: {problem:?}"),
             ImageError::Spec { offset, problem } => write!(f, "spec, byte {offset}: {problem:?}"),
+            ImageError::Vocabulary(problem) => write!(f, "vocabulary: {problem}"),
         }
     }
 }

@@ -111,7 +111,7 @@ pub mod section {
     pub const NAMES: u16 = SKIPPABLE | 32;
     /// A JSON object: where this came from, label names, the fields of a PEFT configuration.
     pub const METADATA: u16 = SKIPPABLE | 33;
-    /// Reserved: a vocabulary.
+    /// The bytes that each token of a language model writes: see [`Vocabulary`](crate::image::Vocabulary).
     pub const VOCABULARY: u16 = SKIPPABLE | 34;
     /// Reserved: the optimizer's state of a checkpoint (first moment, second moment, exponents).
     pub const OPTIMIZER: [u16; 3] = [SKIPPABLE | 19, SKIPPABLE | 20, SKIPPABLE | 21];
@@ -119,7 +119,7 @@ pub mod section {
     /// Whether this version may only step over it.
     #[must_use]
     pub const fn is_skipped(kind: u16) -> bool {
-        kind & SKIPPABLE != 0 && !matches!(kind, LORA_LOW | NAMES | METADATA)
+        kind & SKIPPABLE != 0 && !matches!(kind, LORA_LOW | NAMES | METADATA | VOCABULARY)
     }
 
     /// Whether this version knows what to do with it.

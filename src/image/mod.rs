@@ -7,17 +7,20 @@
 //! * [`layout`]: where every field stands
 //! * [`head`]: header and directory, parsed by one total `const fn`
 //! * [`record`]: the pairs (A, B) of an adapter
+//! * [`vocabulary`]: what each token writes
 //! * [`emit`]: the only code that writes images
 
 pub mod emit;
 pub mod head;
 pub mod layout;
 pub mod record;
+pub mod vocabulary;
 
 pub use emit::{EmitError, NewEntry, NewHead, NewImage, NewSection, Payload};
 pub use head::{Head, ImageError, Section};
 pub use layout::{Dtype, Fingerprint, Kind, Order};
 pub use record::{LoraRecord, MAX_RANK};
+pub use vocabulary::{Vocabulary, VocabularyProblem};
 
 /// An image that was built into the firmware, at a multiple of 16: made by [`include_image!`](crate::include_image).
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,7 @@ pub use transformer::{Cache, CacheType, Pass, Sequence, SequenceScratch};
 
 use crate::fixed::Block;
 use crate::image::layout::{Dtype, section};
-use crate::image::{Fingerprint, Head, ImageError, Section};
+use crate::image::{Fingerprint, Head, ImageError, Section, Vocabulary, VocabularyProblem};
 use crate::kernel::{I4, Weights};
 use crate::layer::normalize::{Input, Normalize};
 use crate::layer::{Linear, Vector};
@@ -50,6 +50,7 @@ impl<'a> Model<'a> {
         let head = Head::parse(bytes)?;
         let spec = Spec::parse(&head, bytes)?;
         head.check_payload(bytes)?;
+        check_vocabulary(&head, &spec, bytes).map_err(ImageError::Vocabulary)?;
         Ok(Model { bytes, head, spec })
     }
 
@@ -96,6 +97,23 @@ impl<'a> Model<'a> {
         let names = self.head.find(self.bytes, section::NAMES);
         let names = names.map_or(&[][..], |s| self.head.bytes_of(self.bytes, &s));
         core::str::from_utf8(names).unwrap_or("").split('\n').nth(usize::from(site)).unwrap_or("")
+    }
+
+    /// What each token writes, where the image says so: language models of a small vocabulary do.
+    ///
+    /// ```
+    /// # fn show(model: &ranklet::model::Model<'_>, written: &[u32], uart: &mut impl embedded_io::Write) {
+    /// if let Some(vocabulary) = model.vocabulary() {
+    ///     for &id in written.iter().take_while(|&&id| !vocabulary.is_end(id)) {
+    ///         let _ = uart.write_all(vocabulary.bytes_of(id));
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn vocabulary(&self) -> Option<Vocabulary<'a>> {
+        let section = self.head.find(self.bytes, section::VOCABULARY)?;
+        Vocabulary::of(self.head.bytes_of(self.bytes, &section)).ok()
     }
 
     /// Layer `site`, ready to be used; an empty layer, which every operation refuses, where there is none.
@@ -174,4 +192,11 @@ impl<'a> Model<'a> {
     fn slice<T: FromBytes + Immutable + KnownLayout>(&self, section: Option<Section>) -> &'a [T] {
         section.and_then(|s| <[T]>::ref_from_bytes(self.head.bytes_of(self.bytes, &s)).ok()).unwrap_or_default()
     }
+}
+
+fn check_vocabulary(head: &Head, spec: &Spec, bytes: &[u8]) -> Result<(), VocabularyProblem> {
+    let Some(section) = head.find(bytes, section::VOCABULARY) else { return Ok(()) };
+    let vocabulary = Vocabulary::parse(head.bytes_of(bytes, &section))?;
+    let (found, expected) = (vocabulary.len() as u32, spec.transformer().map_or(0, |t| t.vocab as u32));
+    if found == expected { Ok(()) } else { Err(VocabularyProblem::Tokens { found, expected }) }
 }

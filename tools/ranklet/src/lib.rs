@@ -11,6 +11,7 @@
 //! | [`dora`], [`whole`], [`sum`] | magnitudes, and layers trained whole, as pairs and back; sums of adapters |
 //! | [`spec`], [`base`], [`fingerprint`] | a base model in `f32`: spec file, weights, identity |
 //! | [`quantize`] | from `f32` to the integers of an image |
+//! | [`text`] | tokenizers: text in and out, and the vocabulary of an image |
 //! | [`checkpoint`], [`dataset`], [`tensor`], [`save`] | safetensors in and out |
 //! | [`files`], [`atomic`] | regular files in; nothing half-written out |
 //! | [`describe`] | what a base is, in words and in JSON |
@@ -45,5 +46,6 @@ pub mod sequences;
 pub mod spec;
 pub mod sum;
 pub mod tensor;
+pub mod text;
 pub mod training;
 pub mod whole;

@@ -68,7 +68,8 @@ fn cross_entropy(logits: &[f32], class: usize) -> f64 {
 }
 
 /// The first of the largest, as the device decides.
-fn argmax(logits: &[f32]) -> usize {
+#[must_use]
+pub fn argmax(logits: &[f32]) -> usize {
     let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, &z)| if z > b.1 { (i, z) } else { b });
     best.0
 }

@@ -96,14 +96,34 @@ impl Batch {
                 }
                 (batch.decoder, batch.decoder_length) = (decoder, length);
             } else {
-                // Shifted to the right, behind the start token.
                 let rows = batch.tokens.chunks_exact(batch.length);
-                batch.decoder = rows.flat_map(|row| [&[t.start][..], &row[..row.len() - 1]].concat()).collect();
+                batch.decoder = rows.flat_map(|row| shifted(t, row)).collect();
                 batch.decoder_length = batch.length;
             }
         }
         Ok(batch)
     }
+
+    /// One text, all of whose tokens count; `types`: the type of each, or none.
+    #[must_use]
+    pub fn text(t: &Transformer, tokens: &[u32], types: Vec<u8>) -> Batch {
+        let decoder = if t.has_cross() { shifted(t, tokens) } else { vec![] };
+        Batch {
+            count: 1,
+            length: tokens.len(),
+            tokens: tokens.to_vec(),
+            features: vec![],
+            types,
+            valid: vec![true; tokens.len()],
+            decoder_length: decoder.len(),
+            decoder,
+        }
+    }
+}
+
+/// What T5's decoder is given where nobody says: the text, shifted to the right, behind the start token.
+fn shifted(t: &Transformer, tokens: &[u32]) -> Vec<u32> {
+    std::iter::once(t.start).chain(tokens.iter().copied()).take(tokens.len()).collect()
 }
 
 /// The token whose vector a classifier of texts looks at, as transformers finds it: the last that is no padding, whatever

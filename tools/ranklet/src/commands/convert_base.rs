@@ -11,6 +11,7 @@ use crate::quantize::recipe::{Keep, Recipe};
 use crate::report::{Report, table};
 use crate::spec;
 use crate::tensor::thousands;
+use crate::text::{Choice, Text};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ pub struct Args {
     /// Width of a transformer's residual stream; 32 bits where a few channels are far above the rest.
     #[arg(long, value_enum, default_value = "i16")]
     pub residual: Residual,
+    /// Whether the image holds what every token writes, so that a device can show what it generates.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub vocabulary: Choice,
     /// The image to write.
     #[arg(short, long)]
     pub output: PathBuf,
@@ -64,7 +68,8 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let mut converted = match transformer(&args.checkpoint) {
         Some(spec) => {
             let checkpoint = Checkpoint::open(&args.checkpoint)?;
-            let network = hf::describe(&Config::read(&spec)?, &checkpoint)?;
+            let mut network = hf::describe(&Config::read(&spec)?, &checkpoint)?;
+            network.text = Text::of(spec.parent().unwrap_or(Path::new("")), &network, args.vocabulary)?;
             let bar = progress::bar(network.linears.len() as u64, u64::MAX, json, "quantizing");
             let wide = args.residual == Residual::I32;
             let converted = image::transformer::prepare(&checkpoint, &network, recipe, wide, spool, || bar.inc(1))?;
@@ -74,6 +79,9 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         None => {
             if args.residual == Residual::I32 {
                 bail!("--residual i32: {} is no transformer", args.checkpoint.display());
+            }
+            if args.vocabulary == Choice::Full {
+                bail!("--vocabulary full: {} is no transformer", args.checkpoint.display());
             }
             let base = Base::open(&args.checkpoint)?;
             let bar = progress::bar(base.linears.len() as u64, 8 * base.parameters(), json, "quantizing");

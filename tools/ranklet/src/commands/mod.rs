@@ -1,10 +1,12 @@
 //! The command line: one file a command. Each takes its arguments and returns a [`Report`]; nothing here prints but
-//! [`main`].
+//! [`main`], and `generate`, which streams.
 
+pub mod classify;
 pub mod convert_adapter;
 pub mod convert_base;
 pub mod eval;
 pub mod export;
+pub mod generate;
 pub mod grad;
 pub mod inspect;
 pub mod merge;
@@ -55,6 +57,10 @@ pub enum Command {
     Plan(plan::Args),
     /// Run a model with the device's arithmetic.
     Run(run::Args),
+    /// Write on from a prompt, with a language model.
+    Generate(generate::Args),
+    /// Label texts, or their tokens, with a classifier.
+    Classify(classify::Args),
     /// Gradients of A and B for L = Σ output · cotangent.
     Grad(grad::Args),
     /// Train an adapter with the device's arithmetic.
@@ -98,13 +104,16 @@ pub fn main() -> ExitCode {
 }
 
 /// Text for a terminal: whatever name of a file's it repeats, nothing in it but line breaks steers one.
-fn lines(text: &str) -> String {
+pub(crate) fn lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints the one thing there is to say, and returns `code`. A reader who has left (`| head`) is no failure; a full disk
+/// Prints the one thing there is to say, if it has not been said yet, and returns `code`. A reader who has left (`| head`) is no failure; a full disk
 /// is.
 fn say(text: &str, code: ExitCode) -> ExitCode {
+    if text.is_empty() {
+        return code;
+    }
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
@@ -134,6 +143,8 @@ pub fn execute(cli: &Cli) -> Result<Report> {
         Command::Inspect(args) => inspect::execute(args),
         Command::Plan(args) => plan::execute(args),
         Command::Run(args) => run::execute(args, json),
+        Command::Generate(args) => generate::execute(args, json),
+        Command::Classify(args) => classify::execute(args, json),
         Command::Grad(args) => grad::execute(args, json),
         Command::Train(args) => train::execute(args, json),
         Command::Eval(args) => eval::execute(args, json),

@@ -157,6 +157,17 @@ impl Config {
         found.and_then(|t| u32::try_from(t).ok()).unwrap_or(NO_TOKEN)
     }
 
+    /// Tokens: one, or a list of them; none for null, and where the field is left out.
+    #[must_use]
+    pub fn tokens(&self, field: &str) -> Vec<u32> {
+        let token = |v: &Value| v.as_u64().and_then(|t| u32::try_from(t).ok());
+        match self.found(field) {
+            Some(Value::Array(list)) => list.iter().filter_map(token).collect(),
+            Some(one) => token(one).into_iter().collect(),
+            None => vec![],
+        }
+    }
+
     /// The fields' names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)

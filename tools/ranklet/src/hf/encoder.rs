@@ -4,6 +4,7 @@ use super::config::{Config, one_over_root, real};
 use super::{Bias, HfError, Network, NormSource, Source};
 use crate::checkpoint::Checkpoint;
 use crate::tensor::name_list;
+use crate::text::Text;
 use ranklet::image::layout::NONE;
 use ranklet::model::HeadKind;
 use ranklet::model::spec::transformer::NO_TOKEN;
@@ -155,6 +156,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         rope: vec![],
         relative: [None, None],
         labels: config.labels(),
+        text: Text::default(),
         ignored: vec![],
     })
 }

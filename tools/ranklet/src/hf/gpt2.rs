@@ -3,6 +3,7 @@
 use super::config::{Config, one_over_root, real};
 use super::{Bias, HfError, Network, NormSource, Source};
 use crate::checkpoint::Checkpoint;
+use crate::text::Text;
 use ranklet::image::layout::NONE;
 use ranklet::model::HeadKind;
 use ranklet::model::spec::transformer::NO_TOKEN;
@@ -74,6 +75,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         rope: vec![],
         relative: [None, None],
         labels: [].into(),
+        text: Text::default(),
         // Masks that old checkpoints keep; a tied head may be saved as well.
         ignored: vec![".attn.bias".to_owned(), ".attn.masked_bias".to_owned(), "lm_head.weight".to_owned()],
     })

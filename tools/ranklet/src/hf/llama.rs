@@ -3,6 +3,7 @@
 use super::config::{Config, one_over_root, real};
 use super::{Bias, HfError, Network, NormSource, Source};
 use crate::checkpoint::Checkpoint;
+use crate::text::Text;
 use ranklet::image::layout::NONE;
 use ranklet::model::HeadKind;
 use ranklet::model::spec::transformer::NO_TOKEN;
@@ -108,6 +109,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         rope: rope(config, head_dim)?,
         relative: [None, None],
         labels: if architecture == causal { [].into() } else { config.labels() },
+        text: Text::default(),
         // Older checkpoints keep the frequencies; a tied head may be saved as well.
         ignored: vec!["rotary_emb.inv_freq".to_owned(), "lm_head.weight".to_owned()],
     })

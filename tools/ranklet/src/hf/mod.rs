@@ -20,6 +20,7 @@ pub mod t5;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::tensor::{Matrix, name_list};
+use crate::text::Text;
 use config::{Config, ConfigError};
 use ranklet::kernel::{MAX_DIM, MAX_OUTPUTS};
 use ranklet::model::HeadKind;
@@ -178,6 +179,8 @@ pub struct Network {
     pub relative: [Option<RelativeSource>; 2],
     /// Names of the outputs.
     pub labels: BTreeMap<usize, String>,
+    /// What ends a text, and what its tokens write: [`describe`] leaves it empty.
+    pub text: Text,
     /// Tensors that are known and not needed: ends of names.
     pub ignored: Vec<String>,
 }

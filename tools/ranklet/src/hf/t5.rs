@@ -3,6 +3,7 @@
 use super::config::{Config, real};
 use super::{Bias, HfError, Network, NormSource, RelativeSource, Source};
 use crate::checkpoint::Checkpoint;
+use crate::text::Text;
 use ranklet::fixed::Real;
 use ranklet::image::layout::NONE;
 use ranklet::model::HeadKind;
@@ -140,6 +141,7 @@ pub fn describe(config: &Config, checkpoint: &Checkpoint) -> Result<Network, HfE
         rope: vec![],
         relative: [Some(relative("encoder", true)), whole.then(|| relative("decoder", false))],
         labels: config.labels(),
+        text: Text::default(),
         // Copies of the shared table.
         ignored: vec!["embed_tokens.weight".to_owned()],
     })

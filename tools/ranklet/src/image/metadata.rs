@@ -3,6 +3,8 @@
 //! | in | key | value |
 //! |---|---|---|
 //! | base | `id2label` | names of the outputs |
+//! | base | `model_type` | of a transformer |
+//! | base | `eos_token_id` | of a language model: the tokens that end a text |
 //! | base | `snr_db` | by module: signal to noise of the stored weights; null where nothing was lost |
 //! | adapter | `peft_config` | the fields of the `adapter_config.json` it came from, in their order |
 //! | adapter | `base_parameters` | frozen parameters of its base, for PEFT's line |

@@ -111,6 +111,10 @@ pub fn prepare(
     let names: Vec<&str> = network.linears.iter().map(|l| l.module.as_str()).collect();
     sections.text(section::NAMES, &names.join("\n"))?;
     sections.text(section::METADATA, &metadata(network, &layers))?;
+    if !network.text.vocabulary.is_empty() {
+        let data = network.text.vocabulary.clone();
+        sections.push(part(section::VOCABULARY, NONE, Dtype::Bytes, 0, 1, data.len(), data))?;
+    }
     let spec = Spec {
         head: network.head,
         features: network.features,
@@ -247,6 +251,9 @@ fn metadata(network: &Network, layers: &[LayerReport]) -> String {
     if !network.labels.is_empty() {
         let labels = network.labels.iter().map(|(i, name)| (i.to_string(), json!(name)));
         metadata.insert("id2label".to_owned(), Value::Object(labels.collect()));
+    }
+    if let Some(ends) = &network.text.ends {
+        metadata.insert("eos_token_id".to_owned(), json!(ends));
     }
     let snr = layers.iter().map(|l| (l.module.clone(), json!((l.snr_db * 10.0).round() / 10.0)));
     metadata.insert("snr_db".to_owned(), Value::Object(snr.collect()));
