@@ -309,5 +309,9 @@ fn join(acc: &mut [i64], exponents: &[i32], width: usize, out: &mut [i16]) -> Ex
     requantize(acc, common, out)
 }
 
+mod backward;
+
+pub use backward::{BackwardScratch, KeyValueGradient, Seen};
+
 #[cfg(test)]
 mod tests;
