@@ -52,6 +52,28 @@ impl Dropout {
     }
 }
 
+/// The masks of one sample at all sites.
+#[derive(Clone, Copy, Debug)]
+pub struct Masks {
+    /// The probability that an element is dropped.
+    pub p: Real,
+    /// What fixes them.
+    pub seed: Seed,
+    /// The sample's number.
+    pub sample: u32,
+}
+
+impl Masks {
+    /// The mask at one site, from element `first` of its input on ([`Dropout::starting_at`]).
+    #[must_use]
+    pub const fn at(&self, site: u16, first: usize) -> Option<Dropout> {
+        match Dropout::new(self.p, self.seed, self.sample, site as u32) {
+            Some(dropout) => Some(dropout.starting_at(first)),
+            None => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -205,13 +205,7 @@ impl Attention<'_> {
 
 /// `p_j (dP_j − Σ P dP)` in place of the probabilities of one token, in [`SLOPE_BITS`]; returns their exponent, the factor
 /// 1/Σp left out, or `None` where all are zero.
-fn slopes_of(
-    d: Block<'_>,
-    kv: &KeyValue<'_>,
-    inverse: Real,
-    row: &mut [i32],
-    products: &mut [i32],
-) -> Option<i32> {
+fn slopes_of(d: Block<'_>, kv: &KeyValue<'_>, inverse: Real, row: &mut [i32], products: &mut [i32]) -> Option<i32> {
     // |do · v| ≤ head_dim · 2^30: moved down to 2^30, and to the largest exponent of the values that are seen.
     let down = ceil_log2(d.mantissas.len());
     let live = row.iter().zip(kv.value_exponents).filter(|&(&p, &e)| p != 0 && e != Exp::ZERO);

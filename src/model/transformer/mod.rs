@@ -24,6 +24,7 @@
 
 mod block;
 mod head;
+mod network;
 mod parts;
 mod pass;
 pub(crate) mod scratch;

@@ -8,17 +8,15 @@
 //! | end | a tile: the last norm |
 //! | cross | a tile of the encoder's output, for a block of the decoder |
 
-use super::block::{BlockOf, Span};
+use super::block::BlockOf;
+use super::network::{Given, Network, Span, Token};
 use super::scratch::{SequenceScratch, TILE};
 use super::sequence::{Sequence, Source};
 use super::store::Cache;
-use crate::fixed::block::requantize;
-use crate::fixed::{Exp, Tile, TileMut};
-use crate::layer::linear;
+use crate::fixed::{Block, Tile};
+use crate::layer::ShapeError;
 use crate::layer::normalize::Normalize;
-use crate::layer::{ShapeError, embedding};
 use crate::model::run::{RunError, check_adapters};
-use crate::model::spec::transformer::Table;
 use crate::model::spec::{Stack, Transformer};
 use crate::model::{Active, Model};
 
@@ -37,9 +35,7 @@ enum Unit {
 /// left alone meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'p, 'm> {
-    model: &'p Model<'m>,
-    t: &'p Transformer,
-    adapters: &'p [Active<'p>],
+    net: Network<'p, 'm>,
     stack: Stack,
     sequence: Sequence<'p>,
     /// Position of the first token.
@@ -152,7 +148,8 @@ impl<'p, 'm> Pass<'p, 'm> {
             return Err(RunError::Token { index, found: u32::from(found), vocab: t.types });
         }
         scratch.len = 0;
-        Ok(Pass { model, t, adapters, stack, sequence, base: 0, unit: Unit::Embed { first: 0 } })
+        let net = Network { model, t, adapters, masks: None };
+        Ok(Pass { net, stack, sequence, base: 0, unit: Unit::Embed { first: 0 } })
     }
 
     /// Runs the next unit; returns whether there are more.
@@ -160,7 +157,7 @@ impl<'p, 'm> Pass<'p, 'm> {
     /// # Errors
     /// [`RunError::Shape`] where scratch or cache are another plan's.
     pub fn advance(&mut self, scratch: &mut SequenceScratch<'_>, cache: &mut Cache<'_>) -> Result<bool, RunError> {
-        let blocks = self.t.blocks(self.stack);
+        let blocks = self.net.t.blocks(self.stack);
         let encoder = self.stack == Stack::Encoder;
         let block_or_keys =
             |layer| if encoder { Unit::Keys { layer, first: 0 } } else { Unit::Block { layer, first: 0 } };
@@ -182,13 +179,13 @@ impl<'p, 'm> Pass<'p, 'm> {
             }
             Unit::End { first } => {
                 self.end(self.span(first), scratch)?;
-                let cross = encoder && self.t.has_cross();
+                let cross = encoder && self.net.t.has_cross();
                 let behind = if cross { Unit::Cross { layer: 0, first: 0 } } else { Unit::Done };
                 self.next(first, |first| Unit::End { first }).unwrap_or(behind)
             }
             Unit::Cross { layer, first } => {
                 self.cross_keys(layer, self.span(first), scratch, cache)?;
-                let last = layer + 1 == self.t.decoder;
+                let last = layer + 1 == self.net.t.decoder;
                 let behind = if last { Unit::Done } else { Unit::Cross { layer: layer + 1, first: 0 } };
                 self.next(first, |first| Unit::Cross { layer, first }).unwrap_or(behind)
             }
@@ -199,7 +196,7 @@ impl<'p, 'm> Pass<'p, 'm> {
         }
         scratch.len = self.sequence.len();
         match self.stack {
-            Stack::Encoder => cache.source_len = if self.t.has_cross() { scratch.len } else { 0 },
+            Stack::Encoder => cache.source_len = if self.net.t.has_cross() { scratch.len } else { 0 },
             Stack::Decoder => cache.len = self.base + scratch.len,
         }
         Ok(false)
@@ -212,7 +209,7 @@ impl<'p, 'm> Pass<'p, 'm> {
         match self.unit {
             Unit::Embed { .. } => 0,
             Unit::Keys { layer, .. } | Unit::Block { layer, .. } => layer,
-            _ => self.t.blocks(self.stack),
+            _ => self.net.t.blocks(self.stack),
         }
     }
 
@@ -228,70 +225,33 @@ impl<'p, 'm> Pass<'p, 'm> {
     }
 
     const fn of(&self, stack: Stack, layer: u16) -> BlockOf<'p, 'm> {
-        BlockOf { model: self.model, t: self.t, adapters: self.adapters, stack, layer }
+        BlockOf { net: self.net, stack, layer }
     }
 
     fn embed(&self, span: Span, scratch: &mut SequenceScratch<'_>) -> Result<(), ShapeError> {
-        let (t, model) = (self.t, self.model);
-        let dim = t.dim;
-        let tables = [Table::Tokens, Table::Positions, Table::Types].map(|table| model.table(t, table));
-        let norm = t.embedding_norm().map(|norm| model.norm(t, norm));
-        for i in 0..span.count {
-            let index = span.first + i;
-            let [tokens, positions, types] = &tables;
+        let (model, width) = (self.net.model, self.net.model.spec().features);
+        let normalize = model.normalize();
+        let mut s = scratch.split(self.net.t.dim);
+        for index in span.first..span.first + span.count {
+            let position = span.position + index - span.first;
             let kind = self.sequence.types.and_then(|types| types.get(index)).map_or(0, |&kind| usize::from(kind));
-            let places = [(positions.as_ref(), span.position + i), (types.as_ref(), kind)];
-            let mut exponent = match self.sequence.source {
-                Source::Tokens(ids) => {
-                    let id = ids.get(index).map_or(0, |&id| id as usize);
-                    let acc = crate::layer::first("scratch.acc", scratch.rows.acc, dim)?;
-                    let [position, kind] = places;
-                    embedding::sum([(tokens.as_ref(), id), position, kind], None, acc)
-                }
-                Source::Features(..) => {
-                    let e = self.features(index, scratch)?;
-                    let acc = crate::layer::first("scratch.acc", scratch.rows.acc, dim)?;
-                    let x = scratch.tile.x.get(..dim).unwrap_or(&[]);
-                    embedding::sum(places, Some(crate::fixed::Block { mantissas: x, exponent: e }), acc)
+            let given = match self.sequence.source {
+                Source::Tokens(ids) => Given::Id(ids.get(index).map_or(0, |&id| id as usize)),
+                Source::Features(samples, _) => {
+                    let mantissas = crate::layer::first("scratch.a", s.tiles.a, width)?;
+                    let part = samples.part(index * width..(index + 1) * width);
+                    let exponent = Normalize::forward(normalize.as_ref(), part, mantissas, s.rows.acc)?;
+                    Given::Features(Block { mantissas, exponent })
                 }
             };
-            let acc = crate::layer::first("scratch.acc", scratch.rows.acc, dim)?;
-            if let Some(norm) = &norm {
-                exponent = norm.forward_row(acc, exponent)?;
-            }
-            let mut s = scratch.split(dim);
-            s.stream.store(index, s.rows.acc.get(..dim).unwrap_or(&[]), exponent);
+            let token = Token { index, position, kind, given };
+            self.net.embed(&token, &mut s.stream, s.tiles.x, s.rows)?;
         }
         Ok(())
     }
 
-    /// The features of one step, normalised and, where the network does, projected: into `x`.
-    fn features(&self, index: usize, scratch: &mut SequenceScratch<'_>) -> Result<Exp, ShapeError> {
-        let Source::Features(samples, _) = self.sequence.source else { return Ok(Exp::ZERO) };
-        let width = self.model.spec().features;
-        let part = samples.part(index * width..(index + 1) * width);
-        let normalize = self.model.normalize();
-        let Some(site) = self.t.input_site() else {
-            let x = crate::layer::first("scratch.x", scratch.tile.x, width)?;
-            return Normalize::forward(normalize.as_ref(), part, x, scratch.rows.acc);
-        };
-        let a = crate::layer::first("scratch.a", scratch.tile.a, width)?;
-        let exponent = Normalize::forward(normalize.as_ref(), part, a, scratch.rows.acc)?;
-        let y = crate::layer::first("scratch.x", scratch.tile.x, self.t.dim)?;
-        let loras = self.adapters.iter().filter_map(|a| a.lora(site));
-        let mut exponents = [Exp::ZERO];
-        self.model.linear(site).forward(
-            Tile { mantissas: a, exponents: &[exponent] },
-            loras,
-            TileMut { mantissas: y, exponents: &mut exponents },
-            &mut linear::Scratch { acc: scratch.rows.acc, vector: &mut [], rank: &mut [], masked: &mut [] },
-        )?;
-        let [exponent] = exponents;
-        Ok(exponent)
-    }
-
     fn keys(&self, layer: u16, span: Span, scratch: &mut SequenceScratch<'_>) -> Result<(), ShapeError> {
-        let s = scratch.split(self.t.dim);
+        let s = scratch.split(self.net.t.dim);
         self.of(self.stack, layer).keys(span, 0, &s.stream, s.encoder, s.tiles, s.rows)
     }
 
@@ -302,7 +262,7 @@ impl<'p, 'm> Pass<'p, 'm> {
         scratch: &mut SequenceScratch<'_>,
         cache: &mut Cache<'_>,
     ) -> Result<(), ShapeError> {
-        let mut s = scratch.split(self.t.dim);
+        let mut s = scratch.split(self.net.t.dim);
         let block = self.of(self.stack, layer);
         let masked = self.sequence.valid.is_some();
         match self.stack {
@@ -321,18 +281,12 @@ impl<'p, 'm> Pass<'p, 'm> {
     }
 
     fn end(&self, span: Span, scratch: &mut SequenceScratch<'_>) -> Result<(), ShapeError> {
-        let dim = self.t.dim;
-        let norm = self.t.final_norm(self.stack).map(|norm| self.model.norm(self.t, norm));
+        let dim = self.net.t.dim;
         let s = scratch.split(dim);
         let hidden = s.hidden.get_mut(span.first * dim..(span.first + span.count) * dim).unwrap_or_default();
         let exponents = s.hidden_exponents.get_mut(span.first..span.first + span.count).unwrap_or_default();
         for (i, (out, e)) in hidden.chunks_exact_mut(dim).zip(exponents).enumerate() {
-            let acc = crate::layer::first("scratch.acc", s.rows.acc, dim)?;
-            let exponent = s.stream.load(span.first + i, acc);
-            *e = match &norm {
-                Some(norm) => norm.forward(acc, exponent, out)?,
-                None => requantize(acc, exponent, out),
-            };
+            *e = self.net.end(self.stack, span.first + i, &s.stream, out, s.rows.acc)?;
         }
         Ok(())
     }
@@ -344,7 +298,7 @@ impl<'p, 'm> Pass<'p, 'm> {
         scratch: &mut SequenceScratch<'_>,
         cache: &mut Cache<'_>,
     ) -> Result<(), ShapeError> {
-        let dim = self.t.dim;
+        let dim = self.net.t.dim;
         let s = scratch.split(dim);
         let memory = Tile {
             mantissas: s.hidden.get(span.first * dim..(span.first + span.count) * dim).unwrap_or(&[]),

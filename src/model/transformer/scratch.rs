@@ -3,7 +3,7 @@
 use super::store::{Cache, CacheType, Plane, Store, StoreShape};
 use crate::fixed::Exp;
 use crate::layer::residual::{Mantissas, StreamMut};
-use crate::layer::{Linear, ShapeError};
+use crate::layer::{Linear, ShapeError, linear};
 use crate::memory::{Workspace, carved_bytes};
 use crate::model::plan::max;
 use crate::model::spec::{Flags, Spec, Transformer};
@@ -179,6 +179,15 @@ pub(crate) struct Rows<'a> {
     pub(crate) scores: &'a mut [i32],
     pub(crate) weights: &'a mut [i16],
     pub(crate) acc: &'a mut [i64],
+    /// Dropped inputs; empty in inference.
+    pub(crate) masked: &'a mut [i16],
+}
+
+impl Rows<'_> {
+    /// The part that layers compute in, forward.
+    pub(crate) fn linear(&mut self) -> linear::Scratch<'_> {
+        linear::Scratch { acc: self.acc, vector: &mut [], rank: &mut [], masked: self.masked }
+    }
 }
 
 impl<'a> SequenceScratch<'a> {
@@ -207,6 +216,7 @@ impl<'a> SequenceScratch<'a> {
                 scores: memory.carve(l.keys),
                 weights: memory.carve(l.keys),
                 acc: memory.carve(l.acc),
+                masked: &mut [],
             },
             outputs: memory.carve(l.outputs),
             lengths: l,

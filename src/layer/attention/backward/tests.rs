@@ -58,12 +58,7 @@ struct Gradients {
 /// Tile by tile of `tile` tokens.
 fn run(this: &Attention<'_>, (q, d, k, v, valid): &Case, causal: bool, tile: usize) -> Gradients {
     let n = q.e.len();
-    let kv = KeyValue {
-        keys: Rows::I16(&k.m),
-        key_exponents: &k.e,
-        values: Rows::I16(&v.m),
-        value_exponents: &v.e,
-    };
+    let kv = KeyValue { keys: Rows::I16(&k.m), key_exponents: &k.e, values: Rows::I16(&v.m), value_exponents: &v.e };
     let mut dq = Vectors::zeros(n);
     let (mut dk, mut dv) = (vec![0; n * WIDTH], vec![0; n * WIDTH]);
     let (mut k_scale, mut v_scale) = (GradScale::EMPTY, GradScale::EMPTY);
@@ -72,12 +67,8 @@ fn run(this: &Attention<'_>, (q, d, k, v, valid): &Case, causal: bool, tile: usi
         let keys = if causal { first + count } else { n };
         let (mut rows, mut products) = (vec![7; tile * n], vec![7; n]);
         let (mut weights, mut acc) = (vec![7; tile * n], vec![7; WIDTH]);
-        let mut scratch = BackwardScratch {
-            rows: &mut rows,
-            products: &mut products,
-            weights: &mut weights,
-            acc: &mut acc,
-        };
+        let mut scratch =
+            BackwardScratch { rows: &mut rows, products: &mut products, weights: &mut weights, acc: &mut acc };
         let mut gradient = KeyValueGradient {
             keys: Gradient { values: &mut dk, scale: &mut k_scale },
             values: Gradient { values: &mut dv, scale: &mut v_scale },
@@ -189,7 +180,12 @@ fn one_key_takes_everything() {
 
 #[test]
 fn operands_of_another_size_are_refused() {
-    let kv = KeyValue { keys: Rows::I16(&[0; 6]), key_exponents: &[Exp(0)], values: Rows::I16(&[0; 6]), value_exponents: &[Exp(0)] };
+    let kv = KeyValue {
+        keys: Rows::I16(&[0; 6]),
+        key_exponents: &[Exp(0)],
+        values: Rows::I16(&[0; 6]),
+        value_exponents: &[Exp(0)],
+    };
     let (mut dq, mut e) = ([9; WIDTH], [Exp(9)]);
     let mut scales = [GradScale::EMPTY; 2];
     let [k, v] = &mut scales;
@@ -197,7 +193,8 @@ fn operands_of_another_size_are_refused() {
         keys: Gradient { values: &mut [0; 5], scale: k },
         values: Gradient { values: &mut [0; 6], scale: v },
     };
-    let mut scratch = BackwardScratch { rows: &mut [0; 1], products: &mut [0; 1], weights: &mut [0; 1], acc: &mut [0; 6] };
+    let mut scratch =
+        BackwardScratch { rows: &mut [0; 1], products: &mut [0; 1], weights: &mut [0; 1], acc: &mut [0; 6] };
     let tile = Tile { mantissas: &[1; WIDTH], exponents: &[Exp(0)] };
     let seen = Seen { position: 0, causal: true, visible: Visible { keys: 1, valid: None } };
     let out = TileMut { mantissas: &mut dq, exponents: &mut e };

@@ -1,0 +1,140 @@
+//! A transformer with the adapters of one call, and what all its stacks do: tokens come in, hidden states go out.
+
+use super::scratch::Rows;
+use crate::fixed::block::requantize;
+use crate::fixed::{Block, Exp, Tile, TileMut};
+use crate::layer::dropout::Masks;
+use crate::layer::residual::StreamMut;
+use crate::layer::{Lora, ShapeError, embedding, first};
+use crate::model::spec::transformer::Table;
+use crate::model::spec::{Stack, Transformer};
+use crate::model::{Active, Model};
+
+/// A transformer with the adapters of one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Network<'p, 'm> {
+    pub(crate) model: &'p Model<'m>,
+    pub(crate) t: &'p Transformer,
+    pub(crate) adapters: &'p [Active<'p>],
+    /// While training only.
+    pub(crate) masks: Option<Masks>,
+}
+
+/// The tokens of a tile: their rows in the stream, and the position of the first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) position: usize,
+}
+
+/// A tile of `count` tokens of `width` values in a buffer.
+pub(crate) fn tile_mut<'b>(m: &'b mut [i16], e: &'b mut [Exp], count: usize, width: usize) -> TileMut<'b> {
+    TileMut {
+        mantissas: m.get_mut(..count * width).unwrap_or_default(),
+        exponents: e.get_mut(..count).unwrap_or_default(),
+    }
+}
+
+/// The same, to be read.
+pub(crate) fn tile<'b>(m: &'b [i16], e: &'b [Exp], count: usize, width: usize) -> Tile<'b> {
+    Tile { mantissas: m.get(..count * width).unwrap_or(&[]), exponents: e.get(..count).unwrap_or(&[]) }
+}
+
+/// A token that comes in.
+pub(crate) struct Token<'g> {
+    /// Its row in the stream.
+    pub(crate) index: usize,
+    pub(crate) position: usize,
+    pub(crate) kind: usize,
+    pub(crate) given: Given<'g>,
+}
+
+/// What stands for it.
+pub(crate) enum Given<'g> {
+    /// Its number in the vocabulary.
+    Id(usize),
+    /// Features, normalised.
+    Features(Block<'g>),
+}
+
+impl Network<'_, '_> {
+    /// What the adapters have on one layer, for tokens from number `first` on.
+    pub(super) fn loras(&self, site: u16, inputs: usize, first: usize) -> impl Iterator<Item = Lora<'_>> + Clone {
+        let dropout = self.masks.and_then(|m| m.at(site, first * inputs));
+        self.adapters.iter().filter_map(move |a| a.lora(site)).map(move |l| Lora { dropout, ..l })
+    }
+
+    /// `y = W x + b + adapters`, for a tile.
+    pub(super) fn linear(
+        &self,
+        site: u16,
+        span: Span,
+        x: Tile<'_>,
+        y: TileMut<'_>,
+        rows: &mut Rows<'_>,
+    ) -> Result<(), ShapeError> {
+        let layer = self.model.linear(site);
+        layer.forward(x, self.loras(site, layer.inputs, span.first), y, &mut rows.linear())
+    }
+
+    /// Puts a token into the stream: its rows of the tables, or its features, projected (into `x`, `(dim)`) where the network
+    /// does.
+    pub(crate) fn embed(
+        &self,
+        token: &Token<'_>,
+        stream: &mut StreamMut<'_>,
+        x: &mut [i16],
+        rows: &mut Rows<'_>,
+    ) -> Result<(), ShapeError> {
+        let (t, model) = (self.t, self.model);
+        let [tokens, positions, types] =
+            [Table::Tokens, Table::Positions, Table::Types].map(|table| model.table(t, table));
+        let position = (positions.as_ref(), token.position);
+        let kind = (types.as_ref(), token.kind);
+        let mut exponent = match token.given {
+            Given::Id(id) => {
+                let acc = first("scratch.acc", rows.acc, t.dim)?;
+                embedding::sum([(tokens.as_ref(), id), position, kind], None, acc)
+            }
+            Given::Features(features) => {
+                let mut exponents = [features.exponent];
+                let mut projected = features.mantissas;
+                if let Some(site) = t.input_site() {
+                    let span = Span { first: token.index, count: 1, position: token.position };
+                    let given = Tile { mantissas: features.mantissas, exponents: &[features.exponent] };
+                    let y = TileMut { mantissas: first("scratch.x", x, t.dim)?, exponents: &mut exponents };
+                    self.linear(site, span, given, y, rows)?;
+                    projected = x.get(..t.dim).unwrap_or(&[]);
+                }
+                let [exponent] = exponents;
+                let projected = Block { mantissas: projected, exponent };
+                let acc = first("scratch.acc", rows.acc, t.dim)?;
+                embedding::sum([position, kind], Some(projected), acc)
+            }
+        };
+        let acc = first("scratch.acc", rows.acc, t.dim)?;
+        if let Some(norm) = t.embedding_norm() {
+            exponent = model.norm(t, norm).forward_row(acc, exponent)?;
+        }
+        stream.store(token.index, acc, exponent);
+        Ok(())
+    }
+
+    /// The hidden state that a stack ends with, of one row of the stream: `(dim)`, canonical.
+    pub(crate) fn end(
+        &self,
+        stack: Stack,
+        row: usize,
+        stream: &StreamMut<'_>,
+        out: &mut [i16],
+        acc: &mut [i64],
+    ) -> Result<Exp, ShapeError> {
+        let acc = first("scratch.acc", acc, self.t.dim)?;
+        let exponent = stream.load(row, acc);
+        match self.t.final_norm(stack) {
+            Some(norm) => self.model.norm(self.t, norm).forward(acc, exponent, out),
+            None => Ok(requantize(acc, exponent, out)),
+        }
+    }
+}
