@@ -17,6 +17,12 @@ impl<'a> Workspace<'a> {
         Workspace { bytes: bytes.get_mut(skip..).unwrap_or(&mut []) }
     }
 
+    /// From what was carved before, which is aligned already.
+    #[cfg(feature = "train")]
+    pub(crate) const fn again(bytes: &'a mut [u8]) -> Workspace<'a> {
+        Workspace { bytes }
+    }
+
     /// The next `len` values, or `None` where they do not fit; what is left then stays as it is. Contents mean nothing.
     ///
     /// ```

@@ -6,7 +6,7 @@
 use crate::fixed::block::requantize;
 use crate::fixed::rounding::{bit_length, shift_half_even_saturating_i32};
 use crate::fixed::row_sum::RowSum;
-use crate::fixed::{Block, Exp};
+use crate::fixed::{Block, Exp, Tile};
 
 /// The vectors of a stream.
 #[derive(Debug)]
@@ -43,6 +43,30 @@ impl StreamMut<'_> {
             }),
             Mantissas::Wide(_) => None,
         }
+    }
+
+    /// Some tokens' vectors as they lie, if the stream has 16 bits.
+    #[must_use]
+    pub fn tile(&self, first: usize, count: usize) -> Option<Tile<'_>> {
+        match &self.mantissas {
+            Mantissas::Narrow(m) => Some(Tile {
+                mantissas: m.get(first * self.dim..(first + count) * self.dim).unwrap_or(&[]),
+                exponents: self.exponents.get(first..first + count).unwrap_or(&[]),
+            }),
+            Mantissas::Wide(_) => None,
+        }
+    }
+
+    /// Adds a block to a token's vector: exactly, and rounded once. `acc`: `(dim)`.
+    pub fn add(&mut self, token: usize, block: Block<'_>, acc: &mut [i64]) {
+        let exponent = self.sum(token, block, acc);
+        self.store(token, acc, exponent);
+    }
+
+    /// Replaces a token's vector by a block. `acc`: `(dim)`.
+    pub fn put(&mut self, token: usize, block: Block<'_>, acc: &mut [i64]) {
+        widen(block.mantissas, acc);
+        self.store(token, acc, block.exponent.get());
     }
 
     /// Copies a token's vector into accumulators, `(dim)`, of at most 31 bits; returns their exponent.
@@ -86,6 +110,25 @@ impl StreamMut<'_> {
             *e = stored;
         }
     }
+}
+
+/// The sum of blocks of one width: exact within 62 bits ([`RowSum`]), then rounded once. `row`, `out`: `(width)`.
+pub fn sum<const N: usize>(blocks: [Option<Block<'_>>; N], row: &mut [i64], out: &mut [i16]) -> Exp {
+    let mut live = blocks.into_iter().flatten().filter(|b| !b.is_zero());
+    let Some(first) = live.next() else {
+        out.fill(0);
+        return Exp::ZERO;
+    };
+    widen(first.mantissas, row);
+    let mut total = RowSum::new(row, first.exponent.get(), 15);
+    for block in live {
+        let joined = total.join(block.exponent.get(), 15);
+        for (v, &m) in total.values_mut().iter_mut().zip(block.mantissas) {
+            *v += joined.align(i64::from(m));
+        }
+    }
+    let (row, exponent) = total.finish();
+    requantize(row, exponent, out)
 }
 
 fn widen<T: Copy + Into<i64>>(from: &[T], to: &mut [i64]) {

@@ -142,6 +142,8 @@ impl<'a> Workspace<'a> {
             rank: self.carve(l.rank),
             #[cfg(feature = "train")]
             masked: self.carve(l.masked),
+            #[cfg(feature = "train")]
+            desk: self.carve(l.desk),
         }
     }
 

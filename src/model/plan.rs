@@ -1,6 +1,7 @@
 //! [`Plan`]: every byte of RAM that a network needs, told at compile time from the head of its image.
 
 use super::spec::{LinearSpec, Roles, Spec, Stack, Transformer};
+use super::transformer::learn::{LearnPlan, LearnShape};
 use super::transformer::scratch::{SequenceLengths, SequencePlan};
 use super::transformer::store::CacheType;
 use crate::fixed::Real;
@@ -19,6 +20,9 @@ pub struct Scratch<'a> {
     pub(crate) rank: &'a mut [i16],
     #[cfg(feature = "train")]
     pub(crate) masked: &'a mut [i16],
+    /// Of a transformer that learns: everything that a unit computes in.
+    #[cfg(feature = "train")]
+    pub(crate) desk: &'a mut [u8],
 }
 
 #[cfg(feature = "train")]
@@ -32,6 +36,7 @@ impl Scratch<'_> {
             ("scratch.scaled", needed.scaled, self.scaled.len()),
             ("scratch.rank", needed.rank, self.rank.len()),
             ("scratch.masked", needed.masked, self.masked.len()),
+            ("scratch.desk", needed.desk, self.desk.len()),
         ];
         match buffers.iter().find(|(_, needed, found)| found < needed) {
             Some(&(operand, needed, found)) => Err(crate::layer::ShapeError { operand, needed, found }),
@@ -53,6 +58,7 @@ pub(crate) struct ScratchLengths {
     pub(crate) scaled: usize,
     pub(crate) rank: usize,
     pub(crate) masked: usize,
+    pub(crate) desk: usize,
 }
 
 /// What is to be trained: the part of a plan that training adds.
@@ -69,6 +75,7 @@ pub struct Train {
     pub(crate) alpha: Real,
     pub(crate) roles: Roles,
     pub(crate) dropout: bool,
+    pub(crate) cotangents: bool,
     pub(crate) update_elements: usize,
 }
 
@@ -84,6 +91,7 @@ impl Train {
             alpha: Real::int(8),
             roles: Roles::ALL,
             dropout: false,
+            cotangents: false,
             update_elements: UPDATE_ELEMENTS,
         }
     }
@@ -137,6 +145,12 @@ impl Train {
         Train { dropout: true, ..self }
     }
 
+    /// Room for the gradient of every token's output, where it is given in place of a loss.
+    #[must_use]
+    pub const fn cotangents(self) -> Train {
+        Train { cotangents: true, ..self }
+    }
+
     /// Elements of A or B that the optimizer works on in one unit, at least 1: what bounds the unit that is usually the
     /// longest. Every element takes two turns, one for its moments and one for itself. Default 256. Changes no result.
     #[must_use]
@@ -172,6 +186,8 @@ pub struct LearnLengths {
     pub trace_exponents: usize,
     /// Elements of each of the two gradient vectors.
     pub gradient: usize,
+    /// Bytes of what a transformer keeps between units in place of the trace.
+    pub work: usize,
 }
 
 /// Every byte of RAM that a network needs.
@@ -273,9 +289,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Bytes of what a decoder remembers; 0 for a network without one.
+    /// Bytes of what a decoder remembers; 0 for a network without one, and for a plan with training, which is for training
+    /// alone.
     #[must_use]
     pub const fn cache_bytes(&self) -> usize {
+        if self.train.is_some() {
+            return 0;
+        }
         match self.sequence_lengths() {
             Some(l) => l.cache_bytes(),
             None => 0,
@@ -315,6 +335,9 @@ impl<'a> Plan<'a> {
     /// Bytes of the buffers that inference and training compute in.
     #[must_use]
     pub const fn scratch_bytes(&self) -> usize {
+        if let Some(shape) = self.learn_shape() {
+            return shape.desk_bytes();
+        }
         if let Some(l) = self.sequence_lengths() {
             return l.scratch_bytes();
         }
@@ -341,6 +364,7 @@ impl<'a> Plan<'a> {
             + carved_bytes::<i16>(l.trace)
             + carved_bytes::<i16>(l.trace_exponents)
             + 2 * carved_bytes::<i16>(l.gradient)
+            + carved_bytes::<u8>(l.work)
     }
 
     /// Multiply-accumulates of the longest unit of work between two returns of `advance` that is a layer, forward or
@@ -422,10 +446,6 @@ impl<'a> Plan<'a> {
         let Some(train) = self.train else {
             return None;
         };
-        // Attention does not learn yet.
-        if self.spec.transformer().is_some() {
-            return None;
-        }
         let (mut records, mut parameters, mut trace) = (0, 0, self.spec.outputs);
         let mut site = 0;
         while let Some(l) = self.linear(site) {
@@ -436,7 +456,7 @@ impl<'a> Plan<'a> {
             trace += l.inputs;
             site += 1;
         }
-        Some(LearnLengths {
+        let lengths = LearnLengths {
             records,
             parameters,
             first_moment: if train.moments >= 1 { parameters } else { 0 },
@@ -444,10 +464,47 @@ impl<'a> Plan<'a> {
             trace,
             trace_exponents: self.spec.linears as usize + 1,
             gradient: self.widest(),
-        })
+            work: 0,
+        };
+        if let Some(shape) = self.learn_shape() {
+            return Some(LearnLengths {
+                trace: 0,
+                trace_exponents: 0,
+                gradient: 0,
+                work: shape.work_bytes(),
+                ..lengths
+            });
+        }
+        Some(lengths)
+    }
+
+    /// The buffers of a transformer that learns; `None` without training, or for another network.
+    pub(crate) const fn learn_shape(&self) -> Option<LearnShape> {
+        let (Some(train), Some(t)) = (self.train, self.spec.transformer()) else {
+            return None;
+        };
+        let mut lowest = 0;
+        while let Some(l) = self.linear(lowest) {
+            if l.role.meets(train.roles) {
+                break;
+            }
+            lowest += 1;
+        }
+        let plan = LearnPlan {
+            sequence: self.sequence,
+            rank: train.rank as usize,
+            dropout: train.dropout,
+            cotangents: train.cotangents,
+            lowest,
+        };
+        Some(LearnShape::of(&self.spec, t, plan))
     }
 
     pub(crate) const fn scratch_lengths(&self) -> ScratchLengths {
+        if let Some(shape) = self.learn_shape() {
+            let desk = shape.desk_bytes();
+            return ScratchLengths { acc: 0, vector: 0, scaled: 0, rank: 0, masked: 0, desk };
+        }
         let (mut acc, mut inputs, mut outputs) = (self.spec.features, 0, 0);
         let mut site = 0;
         while let Some(l) = self.linear(site) {
@@ -462,7 +519,7 @@ impl<'a> Plan<'a> {
             }
             None => (0, 0, 0),
         };
-        ScratchLengths { acc, vector: self.widest(), scaled, rank, masked }
+        ScratchLengths { acc, vector: self.widest(), scaled, rank, masked, desk: 0 }
     }
 
     /// The widest vector of the network.

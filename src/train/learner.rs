@@ -13,6 +13,7 @@ pub mod start;
 
 pub use memory::Learn;
 pub(super) use parts::{BackwardParts, ForwardParts};
+pub(crate) use parts::{Gradients, LessonParts};
 pub use start::LearnError;
 
 use super::loss::Staged;
@@ -24,6 +25,7 @@ use crate::fixed::{Exp, Real};
 use crate::image::{EmitError, Fingerprint, LoraRecord};
 use crate::layer::Dropout;
 use crate::model::plan::ScratchLengths;
+use crate::model::transformer::learn::{LearnShape, Objective};
 use crate::model::{Active, AdapterParts, Train};
 
 /// An adapter that learns. [`view`](Learner::view) is usable in inference at any time.
@@ -43,6 +45,10 @@ pub struct Learner<'a> {
     pub(crate) trace: &'a mut [i16],
     pub(crate) trace_exponents: &'a mut [Exp],
     pub(crate) gradients: [&'a mut [i16]; 2],
+    /// Of a transformer, with its buffers, and the sample under way.
+    pub(crate) shape: Option<LearnShape>,
+    pub(crate) work: &'a mut [u8],
+    pub(crate) sequence: Under,
     pub(crate) samples: u32,
     pub(crate) steps: u32,
     /// Steps that the moments have seen: what Adam's bias corrections go by.
@@ -56,6 +62,17 @@ pub struct Learner<'a> {
     pub(crate) staged: Staged,
     /// How the sample under way is masked: here for the same reason.
     pub(crate) mask: Mask,
+}
+
+/// A sequence under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Under {
+    /// Tokens of the stack that the head looks at, and of the encoder below it.
+    pub(crate) own: usize,
+    pub(crate) source: usize,
+    pub(crate) objective: Objective,
+    /// Of the tokens so far.
+    pub(crate) loss: Real,
 }
 
 /// Dropout of one sample.

@@ -61,6 +61,23 @@ pub enum Target<'a> {
     Cotangent(&'a [i16], Exp),
 }
 
+/// What a sequence should have come out as.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum SequenceTarget<'a> {
+    /// Of the output for the whole sequence, from the vector that the network pools.
+    Pooled(Target<'a>),
+    /// A class for every token, or [`IGNORE`]: the loss is the mean over those that have one. `(tokens)`.
+    Tokens(&'a [u32]),
+    /// Of every token the one that follows: language modelling. Padding, and what stands before it, has no label.
+    Next,
+    /// In place of a loss, the gradient `dL/dy` of every token's output: mantissas `(tokens, outputs)`, and an exponent a token
+    /// ([`Exp::ZERO`]: none). Needs [`Train::cotangents`](crate::model::Train::cotangents).
+    Cotangents(&'a [i16], &'a [Exp]),
+}
+
+pub use crate::model::transformer::IGNORE;
+
 /// A target as it waits for its unit: vectors lie in the gradient's buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Staged {
@@ -72,7 +89,8 @@ pub(crate) enum Staged {
 
 /// The loss of a sample and its gradient.
 ///
-/// `dy`: `(outputs)`, the staged target; overwritten by the gradient, canonical. `acc`: as long.
+/// `dy`: `(outputs)`, the staged target; overwritten by the gradient, canonical. `share`: what both are multiplied by, where
+/// the sample's loss is a mean over tokens; a given gradient is not. `acc`: as long.
 ///
 /// Worst errors, for n outputs, a loss L and a gradient whose peak is p:
 ///
@@ -91,17 +109,17 @@ pub(crate) enum Staged {
 ///   mean round to 31 bits each. The sigmoid is off by 1.3 · 2^-31, and by a quarter of 2^-27 for the same reason.
 /// - Squared error: differences are exact, or 2^-62 of the largest; 31 bits of each are squared (2^-30), the product, n − 1 sums, 1/n and the
 ///   product with it round to 31 bits each.
-pub(crate) fn loss(y: Block<'_>, target: Staged, dy: &mut [i16], acc: &mut [i64]) -> (Real, Exp) {
+pub(crate) fn loss(y: Block<'_>, target: Staged, dy: &mut [i16], share: Real, acc: &mut [i64]) -> (Real, Exp) {
     let acc = acc.get_mut(..y.mantissas.len()).unwrap_or(&mut []);
     match target {
-        Staged::Class(class) => cross_entropy(y, class, dy, acc),
-        Staged::Labels => binary_cross_entropy(y, dy, acc),
-        Staged::Values(exponent) => mean_squared_error(y, exponent, dy, acc),
+        Staged::Class(class) => cross_entropy(y, class, dy, share, acc),
+        Staged::Labels => binary_cross_entropy(y, dy, share, acc),
+        Staged::Values(exponent) => mean_squared_error(y, exponent, dy, share, acc),
         Staged::Cotangent(exponent) => (Real::ZERO, crate::fixed::block::canonicalize(dy, exponent)),
     }
 }
 
-fn cross_entropy(y: Block<'_>, class: usize, dy: &mut [i16], acc: &mut [i64]) -> (Real, Exp) {
+fn cross_entropy(y: Block<'_>, class: usize, dy: &mut [i16], share: Real, acc: &mut [i64]) -> (Real, Exp) {
     let mut slots = acc.iter_mut();
     let sum = softmax_terms(y, |_, term| {
         if let Some(slot) = slots.next() {
@@ -129,14 +147,14 @@ fn cross_entropy(y: Block<'_>, class: usize, dy: &mut [i16], acc: &mut [i64]) ->
 
     // dy = acc / Σ: at most 44 bits of accumulator under a 16-bit reciprocal.
     let excess = bit_length(sum).saturating_sub(44);
-    let (inverse, exponent) = Real::ONE.div(Real::new(sum as i64, 0)).to_parts_16();
+    let (inverse, exponent) = share.div(Real::new(sum as i64, 0)).to_parts_16();
     for a in acc.iter_mut() {
         *a = shift_right_half_even(*a, excess) * i64::from(inverse);
     }
-    (loss, requantize(acc, exponent + excess as i32, dy))
+    (loss.mul(share), requantize(acc, exponent + excess as i32, dy))
 }
 
-fn binary_cross_entropy(y: Block<'_>, dy: &mut [i16], acc: &mut [i64]) -> (Real, Exp) {
+fn binary_cross_entropy(y: Block<'_>, dy: &mut [i16], share: Real, acc: &mut [i64]) -> (Real, Exp) {
     let mut total = Real::ZERO;
     for ((&m, &label), a) in y.mantissas.iter().zip(dy.iter()).zip(acc.iter_mut()) {
         let yes = label != 0;
@@ -148,7 +166,7 @@ fn binary_cross_entropy(y: Block<'_>, dy: &mut [i16], acc: &mut [i64]) -> (Real,
         total = total.add(wrong).add(rest);
         *a = i64::from(sigmoid_q31(q26)) - if yes { 1 << 31 } else { 0 };
     }
-    let per_output = Real::ratio(1, y.mantissas.len() as u32);
+    let per_output = Real::ratio(1, y.mantissas.len() as u32).mul(share);
     let (factor, exponent) = per_output.to_parts_16();
     for a in acc.iter_mut() {
         *a *= i64::from(factor);
@@ -156,7 +174,7 @@ fn binary_cross_entropy(y: Block<'_>, dy: &mut [i16], acc: &mut [i64]) -> (Real,
     (total.mul(per_output), requantize(acc, exponent - 31, dy))
 }
 
-fn mean_squared_error(y: Block<'_>, target: Exp, dy: &mut [i16], acc: &mut [i64]) -> (Real, Exp) {
+fn mean_squared_error(y: Block<'_>, target: Exp, dy: &mut [i16], share: Real, acc: &mut [i64]) -> (Real, Exp) {
     for (a, &m) in acc.iter_mut().zip(y.mantissas) {
         *a = i64::from(m);
     }
@@ -168,7 +186,7 @@ fn mean_squared_error(y: Block<'_>, target: Exp, dy: &mut [i16], acc: &mut [i64]
     let (difference, exponent) = row.finish();
     let union = difference.iter().fold(0, |u, v| u | v.unsigned_abs());
     let excess = bit_length(union).saturating_sub(46);
-    let per_output = Real::ratio(1, y.mantissas.len() as u32);
+    let per_output = Real::ratio(1, y.mantissas.len() as u32).mul(share);
     let (factor, factor_exponent) = per_output.scale(1).to_parts_16();
     let mut total = Real::ZERO;
     for d in difference.iter_mut() {
@@ -192,7 +210,7 @@ mod tests {
 
     fn run(z: &[i16], e: i16, staged: Staged, dy: &mut [i16]) -> (f64, Vec<f64>) {
         let y = Block { mantissas: z, exponent: Exp(e) };
-        let (l, de) = loss(y, staged, dy, &mut vec![0; z.len()]);
+        let (l, de) = loss(y, staged, dy, Real::ONE, &mut vec![0; z.len()]);
         let g = dy.iter().map(|&d| f64::from(d) * f64::from(de.get()).exp2()).collect();
         (f(l), g)
     }

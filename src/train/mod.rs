@@ -21,13 +21,14 @@ pub mod moments;
 pub mod optimizer;
 pub mod rule;
 pub mod schedule;
+mod sequence;
 pub mod sgd;
 pub mod trainer;
 mod update;
 
 pub use adamw::AdamW;
 pub use learner::{Learn, LearnError, Learner};
-pub use loss::{LossKind, Target};
+pub use loss::{IGNORE, LossKind, SequenceTarget, Target};
 pub use optimizer::Optimizer;
 pub use rule::Rule;
 pub use schedule::Schedule;

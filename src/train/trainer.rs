@@ -15,7 +15,8 @@ use crate::fixed::{Block, Exp, Real, Tile, TileMut};
 use crate::image::Fingerprint;
 use crate::layer::normalize::{Input, Normalize};
 use crate::layer::{ShapeError, first};
-use crate::model::{Model, Scratch};
+use crate::model::transformer::learn::Unit;
+use crate::model::{Model, RunError, Scratch};
 
 /// Why a sample is refused. The adapter is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,22 @@ pub enum TrainError {
         /// Classes there are.
         classes: usize,
     },
+    /// The network takes the other kind of sample: [`sample`](Trainer::sample) for perceptrons,
+    /// [`sequence`](Trainer::sequence) or [`pair`](Trainer::pair) for transformers.
+    Architecture,
+    /// The sequence does not fit the network or the plan.
+    Sequence(RunError),
+    /// Labels, or given gradients, of another number than the sequence has tokens.
+    Labels {
+        /// Tokens.
+        expected: usize,
+        /// Labels.
+        found: usize,
+    },
+    /// No token has a label: nothing would be learned.
+    NoLabels,
+    /// Gradients of the outputs are given, but the plan made no room for them: add `Train::cotangents`.
+    CotangentsNotPlanned,
     /// The target has another length than the output.
     TargetLength {
         /// The spec's outputs.
@@ -96,6 +113,18 @@ impl core::fmt::Display for TrainError {
             }
             TrainError::Class { found, classes } => {
                 write!(f, "label {found}, but there are {classes} classes (0 to {})", classes.saturating_sub(1))
+            }
+            TrainError::Architecture => write!(
+                f,
+                "the network takes the other kind of sample: `sample` is for perceptrons, `sequence` and `pair` for transformers"
+            ),
+            TrainError::Sequence(e) => e.fmt(f),
+            TrainError::Labels { expected, found } => {
+                write!(f, "{found} labels for {expected} tokens: give one a token (u32::MAX where it has none)")
+            }
+            TrainError::NoLabels => write!(f, "no token of the sequence has a label: nothing would be learned"),
+            TrainError::CotangentsNotPlanned => {
+                write!(f, "the plan made no room for given gradients: add Train::cotangents()")
             }
             TrainError::TargetLength { expected, found } => {
                 write!(f, "the target has {found} values, the network has {expected} outputs")
@@ -138,11 +167,30 @@ impl Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Idle,
-    Forward { site: u16, at: usize },
-    Loss { at: usize },
-    Backward { site: u16, at: usize, flip: usize, exponent: Exp },
-    Norm { tensor: usize, sum: Real },
-    Update { tensor: usize, factor: Real, turn: Turn },
+    Forward {
+        site: u16,
+        at: usize,
+    },
+    Loss {
+        at: usize,
+    },
+    Backward {
+        site: u16,
+        at: usize,
+        flip: usize,
+        exponent: Exp,
+    },
+    /// Of a sequence.
+    Lesson(Unit),
+    Norm {
+        tensor: usize,
+        sum: Real,
+    },
+    Update {
+        tensor: usize,
+        factor: Real,
+        turn: Turn,
+    },
 }
 
 /// Trains one adapter on one model.
@@ -151,14 +199,14 @@ pub(crate) enum Phase {
 /// is no more, or [`step`](Trainer::step), which loops.
 #[derive(Debug)]
 pub struct Trainer<'t, 'm, 'a, O> {
-    model: &'t Model<'m>,
-    learner: &'t mut Learner<'a>,
+    pub(super) model: &'t Model<'m>,
+    pub(super) learner: &'t mut Learner<'a>,
     optimizer: O,
     schedule: Schedule,
     accumulate: u32,
     clip: Option<Real>,
-    dropout: Real,
-    seed: Seed,
+    pub(super) dropout: Real,
+    pub(super) seed: Seed,
     loss: Option<LossKind>,
 }
 
@@ -264,6 +312,9 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             return Err(TrainError::Busy);
         }
         let spec = self.model.spec();
+        if spec.transformer().is_some() {
+            return Err(TrainError::Architecture);
+        }
         let (expected, found) = (spec.features, input.len());
         if expected != found {
             return Err(TrainError::Input { expected, found });
@@ -324,7 +375,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         Ok(())
     }
 
-    fn check_target(&self, target: Target<'_>, outputs: usize) -> Result<(), TrainError> {
+    pub(super) fn check_target(&self, target: Target<'_>, outputs: usize) -> Result<(), TrainError> {
         let length = |found| {
             if found == outputs { Ok(()) } else { Err(TrainError::TargetLength { expected: outputs, found }) }
         };
@@ -348,6 +399,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             Phase::Forward { site, at } => self.forward(site, at, scratch)?,
             Phase::Loss { at } => return Ok((Some(self.loss_unit(at, scratch)), false)),
             Phase::Backward { site, at, flip, exponent } => self.backward(site, at, flip, exponent, scratch)?,
+            Phase::Lesson(unit) => return Ok((self.lesson(unit, scratch)?, false)),
             Phase::Norm { tensor, sum } => self.norm(tensor, sum),
             Phase::Update { tensor, factor, turn } => return Ok((None, self.update(tensor, factor, turn))),
         }
@@ -387,7 +439,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         };
         let [dy, _] = &mut self.learner.gradients;
         let dy = dy.get_mut(..spec.outputs).unwrap_or_default();
-        let (value, exponent) = loss(y, self.learner.staged, dy, scratch.acc);
+        let (value, exponent) = loss(y, self.learner.staged, dy, Real::ONE, scratch.acc);
         let site = spec.linears - 1;
         let inputs = self.model.linear_spec(site).map_or(0, |l| l.inputs);
         self.learner.phase = Phase::Backward { site, at: at - inputs, flip: 0, exponent };
@@ -442,9 +494,13 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
 
     /// Goes on behind backward where `site`, the layer just done, was the lowest that has an adapter.
     fn leave_backward(&mut self, site: u16) {
-        if site > self.learner.lowest_site() {
-            return;
+        if site <= self.learner.lowest_site() {
+            self.finish();
         }
+    }
+
+    /// Goes on behind the last unit of a sample.
+    pub(super) fn finish(&mut self) {
         self.learner.pending += 1;
         self.learner.phase = if self.learner.pending >= self.accumulate {
             Phase::Norm { tensor: 0, sum: Real::ZERO }
@@ -507,7 +563,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     }
 }
 
-fn stage(target: Target<'_>, dy: &mut [i16]) -> Staged {
+pub(super) fn stage(target: Target<'_>, dy: &mut [i16]) -> Staged {
     match target {
         Target::Class(class) => Staged::Class(class),
         Target::Labels(labels) => {

@@ -6,7 +6,12 @@
 //! ```
 
 mod attend;
+#[cfg(feature = "train")]
+mod backward;
 mod feed;
+
+#[cfg(feature = "train")]
+pub(super) use attend::{Looks, Sight, Sums};
 
 use super::network::{Network, Span, tile, tile_mut};
 use super::scratch::{Rows, Tiles};

@@ -24,13 +24,16 @@
 
 mod block;
 mod head;
-mod network;
-mod parts;
-mod pass;
+pub(crate) mod learn;
+pub(crate) mod network;
+pub(crate) mod parts;
+pub(crate) mod pass;
 pub(crate) mod scratch;
-mod sequence;
+pub(crate) mod sequence;
 pub(crate) mod store;
 
+#[cfg(feature = "train")]
+pub use learn::IGNORE;
 pub use pass::Pass;
 pub use scratch::SequenceScratch;
 pub use sequence::Sequence;

@@ -9,6 +9,8 @@ use crate::layer::{Lora, ShapeError, embedding, first};
 use crate::model::spec::transformer::Table;
 use crate::model::spec::{Stack, Transformer};
 use crate::model::{Active, Model};
+#[cfg(feature = "train")]
+use crate::train::learner::Gradients;
 
 /// A transformer with the adapters of one call.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +80,24 @@ impl Network<'_, '_> {
         layer.forward(x, self.loras(site, layer.inputs, span.first), y, &mut rows.linear())
     }
 
+    /// The way back through a layer, for a tile: its adapter's gradients, and, where somebody needs it, that of its input.
+    #[cfg(feature = "train")]
+    #[allow(clippy::too_many_arguments)] // The operands of one layer.
+    pub(super) fn linear_back(
+        &self,
+        site: u16,
+        span: Span,
+        x: Tile<'_>,
+        dy: Tile<'_>,
+        dx: Option<TileMut<'_>>,
+        rows: &mut Rows<'_>,
+        learn: &mut Gradients<'_>,
+    ) -> Result<(), ShapeError> {
+        let layer = self.model.linear(site);
+        let lora = self.loras(site, layer.inputs, span.first).next();
+        layer.backward(x, dy, lora.as_ref(), learn.of(site), dx, &mut rows.linear())
+    }
+
     /// Puts a token into the stream: its rows of the tables, or its features, projected (into `x`, `(dim)`) where the network
     /// does.
     pub(crate) fn embed(
@@ -87,12 +107,23 @@ impl Network<'_, '_> {
         x: &mut [i16],
         rows: &mut Rows<'_>,
     ) -> Result<(), ShapeError> {
+        let mut exponent = self.sum_of(token, x, rows)?;
+        let acc = first("scratch.acc", rows.acc, self.t.dim)?;
+        if let Some(norm) = self.t.embedding_norm() {
+            exponent = self.model.norm(self.t, norm).forward_row(acc, exponent)?;
+        }
+        stream.store(token.index, acc, exponent);
+        Ok(())
+    }
+
+    /// What comes in, before the norm behind it: into `rows.acc`; returns its exponent.
+    pub(super) fn sum_of(&self, token: &Token<'_>, x: &mut [i16], rows: &mut Rows<'_>) -> Result<i32, ShapeError> {
         let (t, model) = (self.t, self.model);
         let [tokens, positions, types] =
             [Table::Tokens, Table::Positions, Table::Types].map(|table| model.table(t, table));
         let position = (positions.as_ref(), token.position);
         let kind = (types.as_ref(), token.kind);
-        let mut exponent = match token.given {
+        Ok(match token.given {
             Given::Id(id) => {
                 let acc = first("scratch.acc", rows.acc, t.dim)?;
                 embedding::sum([(tokens.as_ref(), id), position, kind], None, acc)
@@ -112,13 +143,7 @@ impl Network<'_, '_> {
                 let acc = first("scratch.acc", rows.acc, t.dim)?;
                 embedding::sum([position, kind], Some(projected), acc)
             }
-        };
-        let acc = first("scratch.acc", rows.acc, t.dim)?;
-        if let Some(norm) = t.embedding_norm() {
-            exponent = model.norm(t, norm).forward_row(acc, exponent)?;
-        }
-        stream.store(token.index, acc, exponent);
-        Ok(())
+        })
     }
 
     /// The hidden state that a stack ends with, of one row of the stream: `(dim)`, canonical.
@@ -136,5 +161,31 @@ impl Network<'_, '_> {
             Some(norm) => self.model.norm(self.t, norm).forward(acc, exponent, out),
             None => Ok(requantize(acc, exponent, out)),
         }
+    }
+
+    /// The way back through [`end`](Network::end): from `dy` to the gradient of a row of the stream. `dx`: at least `(dim)`.
+    #[cfg(feature = "train")]
+    #[allow(clippy::too_many_arguments)] // The buffers of one token.
+    pub(super) fn end_back(
+        &self,
+        stack: Stack,
+        row: usize,
+        stream: &StreamMut<'_>,
+        dy: Block<'_>,
+        gradient: &mut StreamMut<'_>,
+        dx: &mut [i16],
+        acc: &mut [i64],
+    ) -> Result<(), ShapeError> {
+        let dim = self.t.dim;
+        let (acc, rest) = acc.split_at_mut_checked(dim).unwrap_or_default();
+        let mut out = dy;
+        if let Some(norm) = self.t.final_norm(stack) {
+            let dx = first("scratch.row", dx, dim)?;
+            let exponent = stream.load(row, acc);
+            let exponent = self.model.norm(self.t, norm).backward(acc, exponent, dy, dx, rest)?;
+            out = Block { mantissas: dx, exponent };
+        }
+        gradient.put(row, out, acc);
+        Ok(())
     }
 }

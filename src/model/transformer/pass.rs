@@ -116,37 +116,7 @@ impl<'p, 'm> Pass<'p, 'm> {
         }
         scratch.check(model.spec(), t)?;
         check_adapters(model, adapters)?;
-        let (found, limit) = (sequence.len(), limit.min(t.positions));
-        if found == 0 || found > limit {
-            return Err(RunError::Length { found, limit });
-        }
-        let exactly = |expected: usize, found: Option<usize>| match found {
-            Some(found) if found != expected => Err(RunError::Input { expected, found }),
-            _ => Ok(()),
-        };
-        exactly(found, sequence.types.map(<[u8]>::len))?;
-        exactly(found, sequence.valid.map(<[bool]>::len))?;
-        match sequence.source {
-            Source::Tokens(ids) => {
-                if t.vocab == 0 {
-                    return Err(RunError::InputKind);
-                }
-                if let Some((index, &found)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= t.vocab) {
-                    return Err(RunError::Token { index, found, vocab: t.vocab });
-                }
-            }
-            Source::Features(samples, steps) => {
-                if t.vocab != 0 {
-                    return Err(RunError::InputKind);
-                }
-                exactly(steps * model.spec().features, Some(samples.len()))?;
-            }
-        }
-        if let Some((index, &found)) = sequence.types.and_then(|types| {
-            types.iter().enumerate().find(|(_, found)| t.types > 0 && usize::from(**found) >= t.types)
-        }) {
-            return Err(RunError::Token { index, found: u32::from(found), vocab: t.types });
-        }
+        check_sequence(model, t, sequence, limit)?;
         scratch.len = 0;
         let net = Network { model, t, adapters, masks: None };
         Ok(Pass { net, stack, sequence, base: 0, unit: Unit::Embed { first: 0 } })
@@ -274,7 +244,7 @@ impl<'p, 'm> Pass<'p, 'm> {
                 let (at, valid) = (usize::from(layer), Some(&*cache.valid));
                 block.attend(span, at, 0, valid, &mut s.stream, &mut cache.own, s.tiles, s.rows)?;
                 let (keys, valid) = (cache.source_len, &*cache.source_valid);
-                block.cross(span, keys, valid, &mut s.stream, &cache.cross, s.tiles, s.rows)?;
+                block.cross(span, at, keys, valid, &mut s.stream, &cache.cross, s.tiles, s.rows)?;
             }
         }
         block.feed(span, &mut s.stream, s.tiles, s.rows)
@@ -304,8 +274,50 @@ impl<'p, 'm> Pass<'p, 'm> {
             mantissas: s.hidden.get(span.first * dim..(span.first + span.count) * dim).unwrap_or(&[]),
             exponents: s.hidden_exponents.get(span.first..span.first + span.count).unwrap_or(&[]),
         };
-        self.of(Stack::Decoder, layer).cross_keys(span, memory, &mut cache.cross, s.tiles, s.rows)
+        self.of(Stack::Decoder, layer).cross_keys(span, usize::from(layer), memory, &mut cache.cross, s.tiles, s.rows)
     }
+}
+
+/// Whether a sequence is one that the network takes, of at most `limit` tokens.
+pub(crate) fn check_sequence(
+    model: &Model<'_>,
+    t: &Transformer,
+    sequence: Sequence<'_>,
+    limit: usize,
+) -> Result<(), RunError> {
+    let (found, limit) = (sequence.len(), limit.min(t.positions));
+    if found == 0 || found > limit {
+        return Err(RunError::Length { found, limit });
+    }
+    let exactly = |expected: usize, found: Option<usize>| match found {
+        Some(found) if found != expected => Err(RunError::Input { expected, found }),
+        _ => Ok(()),
+    };
+    exactly(found, sequence.types.map(<[u8]>::len))?;
+    exactly(found, sequence.valid.map(<[bool]>::len))?;
+    match sequence.source {
+        Source::Tokens(ids) => {
+            if t.vocab == 0 {
+                return Err(RunError::InputKind);
+            }
+            if let Some((index, &found)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= t.vocab) {
+                return Err(RunError::Token { index, found, vocab: t.vocab });
+            }
+        }
+        Source::Features(samples, steps) => {
+            if t.vocab != 0 {
+                return Err(RunError::InputKind);
+            }
+            exactly(steps * model.spec().features, Some(samples.len()))?;
+        }
+    }
+    if let Some((index, &found)) = sequence
+        .types
+        .and_then(|types| types.iter().enumerate().find(|(_, found)| t.types > 0 && usize::from(**found) >= t.types))
+    {
+        return Err(RunError::Token { index, found: u32::from(found), vocab: t.types });
+    }
+    Ok(())
 }
 
 /// Whether a cache has the dimensions that the network and the scratch need.

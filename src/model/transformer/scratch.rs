@@ -181,12 +181,15 @@ pub(crate) struct Rows<'a> {
     pub(crate) acc: &'a mut [i64],
     /// Dropped inputs; empty in inference.
     pub(crate) masked: &'a mut [i16],
+    /// What layers need on the way back; empty in inference.
+    pub(crate) vector: &'a mut [i16],
+    pub(crate) rank: &'a mut [i16],
 }
 
 impl Rows<'_> {
-    /// The part that layers compute in, forward.
+    /// The part that layers compute in.
     pub(crate) fn linear(&mut self) -> linear::Scratch<'_> {
-        linear::Scratch { acc: self.acc, vector: &mut [], rank: &mut [], masked: self.masked }
+        linear::Scratch { acc: self.acc, vector: self.vector, rank: self.rank, masked: self.masked }
     }
 }
 
@@ -217,6 +220,8 @@ impl<'a> SequenceScratch<'a> {
                 weights: memory.carve(l.keys),
                 acc: memory.carve(l.acc),
                 masked: &mut [],
+                vector: &mut [],
+                rank: &mut [],
             },
             outputs: memory.carve(l.outputs),
             lengths: l,
@@ -298,7 +303,7 @@ impl<'a> Cache<'a> {
     }
 }
 
-fn carve_store<'a>(shape: StoreShape, cache: CacheType, memory: &mut Workspace<'a>) -> Store<'a> {
+pub(crate) fn carve_store<'a>(shape: StoreShape, cache: CacheType, memory: &mut Workspace<'a>) -> Store<'a> {
     let plane = match cache {
         CacheType::I16 => Plane::I16(memory.carve(shape.elements())),
         CacheType::I8 => Plane::I8(memory.carve(shape.elements())),

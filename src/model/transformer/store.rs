@@ -1,5 +1,7 @@
 //! Keys and values: those of one layer while an encoder runs, and those of every layer that a decoder keeps.
 
+#[cfg(feature = "train")]
+use crate::fixed::{Block, Tile};
 use crate::fixed::{Exp, byte};
 use crate::layer::attention::{KeyValue, Rows};
 
@@ -101,6 +103,24 @@ impl Store<'_> {
             values: self.rows(layer, Side::Values, head, count),
             value_exponents: exponents(Side::Values),
         }
+    }
+
+    /// Some positions of one head of the first layer, of a store of 16 bits.
+    #[cfg(feature = "train")]
+    pub(crate) fn tile(&self, side: Side, head: usize, first: usize, count: usize) -> Tile<'_> {
+        let at = self.first(0, side, head) + first;
+        let width = self.shape.width;
+        let mantissas = match &self.plane {
+            Plane::I16(plane) => plane.get(at * width..(at + count) * width).unwrap_or(&[]),
+            Plane::I8(_) => &[],
+        };
+        Tile { mantissas, exponents: self.exponents.get(at..at + count).unwrap_or(&[]) }
+    }
+
+    /// One of them.
+    #[cfg(feature = "train")]
+    pub(crate) fn row(&self, side: Side, head: usize, position: usize) -> Option<Block<'_>> {
+        self.tile(side, head, position, 1).blocks().next()
     }
 
     fn rows(&self, layer: usize, side: Side, head: usize, count: usize) -> Rows<'_> {

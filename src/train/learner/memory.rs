@@ -4,6 +4,7 @@ use crate::fixed::Exp;
 use crate::image::LoraRecord;
 use crate::memory::Workspace;
 use crate::model::plan::ScratchLengths;
+use crate::model::transformer::learn::LearnShape;
 use crate::model::{ArenaError, Plan, Scratch, Train};
 use crate::train::moments::TensorState;
 
@@ -22,6 +23,8 @@ pub struct Learn<'a> {
     pub(super) trace: &'a mut [i16],
     pub(super) trace_exponents: &'a mut [Exp],
     pub(super) gradients: [&'a mut [i16]; 2],
+    pub(super) shape: Option<LearnShape>,
+    pub(super) work: &'a mut [u8],
 }
 
 impl<'a> Workspace<'a> {
@@ -53,6 +56,8 @@ impl<'a> Learn<'a> {
             trace: from.carve(l.trace),
             trace_exponents: from.carve(l.trace_exponents),
             gradients: [from.carve(l.gradient), from.carve(l.gradient)],
+            shape: plan.learn_shape(),
+            work: from.carve(l.work),
         }
     }
 

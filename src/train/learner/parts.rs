@@ -2,10 +2,12 @@
 
 use super::Learner;
 use crate::fixed::Exp;
+use crate::image::LoraRecord;
 use crate::layer::gradient::Gradient;
 use crate::layer::linear::LoraGradient;
 use crate::model::Active;
 use crate::train::master::Master;
+use crate::train::moments::TensorState;
 use crate::train::update::Tensor;
 
 impl Learner<'_> {
@@ -39,19 +41,20 @@ impl Learner<'_> {
         }
     }
 
+    /// The parts that a unit of a sequence needs.
+    pub(crate) fn lesson_parts(&mut self) -> LessonParts<'_> {
+        LessonParts {
+            view: Active::new(self.records, self.high, self.source),
+            gradients: Gradients { records: self.records, states: self.states, values: self.gradient },
+            work: self.work,
+        }
+    }
+
     /// The parts that backward of one layer needs: the record on `site` with its high plane's view, its gradients, the
     /// trace and the gradient vectors.
     pub(crate) fn backward_parts(&mut self, site: u16) -> BackwardParts<'_> {
-        let index = self.records.binary_search_by_key(&site, |r| r.site).ok();
-        let gradient = index.and_then(|i| {
-            let r = self.records.get(i)?;
-            let (a, b) = two_ranges(self.gradient, (r.a_offset, r.a_len()), (r.b_offset, r.b_len()))?;
-            let [sa, sb] = self.states.get_mut(2 * i..2 * i + 2)? else { return None };
-            Some(LoraGradient {
-                a: Gradient { values: a, scale: &mut sa.gradient },
-                b: Gradient { values: b, scale: &mut sb.gradient },
-            })
-        });
+        let all = Gradients { records: self.records, states: self.states, values: self.gradient };
+        let gradient = all.into_one(site);
         let [g0, g1] = &mut self.gradients;
         BackwardParts {
             view: Active::new(self.records, self.high, self.source),
@@ -60,6 +63,44 @@ impl Learner<'_> {
             trace_exponents: self.trace_exponents,
             gradients: [g0, g1],
         }
+    }
+}
+
+/// See [`Learner::lesson_parts`].
+pub(crate) struct LessonParts<'p> {
+    pub(crate) view: Active<'p>,
+    pub(crate) gradients: Gradients<'p>,
+    pub(crate) work: &'p mut [u8],
+}
+
+/// The gradients of a whole adapter.
+#[derive(Debug)]
+pub(crate) struct Gradients<'p> {
+    pub(crate) records: &'p [LoraRecord],
+    pub(crate) states: &'p mut [TensorState],
+    pub(crate) values: &'p mut [i32],
+}
+
+impl<'p> Gradients<'p> {
+    /// Whether a layer learns.
+    pub(crate) fn learns(&self, site: u16) -> bool {
+        self.records.binary_search_by_key(&site, |r| r.site).is_ok()
+    }
+
+    /// Those of one layer, if it learns.
+    pub(crate) fn of(&mut self, site: u16) -> Option<LoraGradient<'_>> {
+        Gradients { records: self.records, states: self.states, values: self.values }.into_one(site)
+    }
+
+    fn into_one(self, site: u16) -> Option<LoraGradient<'p>> {
+        let index = self.records.binary_search_by_key(&site, |r| r.site).ok()?;
+        let r = self.records.get(index)?;
+        let (a, b) = two_ranges(self.values, (r.a_offset, r.a_len()), (r.b_offset, r.b_len()))?;
+        let [sa, sb] = self.states.get_mut(2 * index..2 * index + 2)? else { return None };
+        Some(LoraGradient {
+            a: Gradient { values: a, scale: &mut sa.gradient },
+            b: Gradient { values: b, scale: &mut sb.gradient },
+        })
     }
 }
 

@@ -1,10 +1,11 @@
 //! How a learner starts: with a fresh adapter, or with one that has learned before.
 
-use super::{Learn, Learner, Mask};
+use super::{Learn, Learner, Mask, Under};
 use crate::fixed::hash::{Purpose, Seed, Stream};
 use crate::fixed::{Exp, Real};
 use crate::image::{LoraRecord, MAX_RANK};
 use crate::model::adapter::check_records;
+use crate::model::transformer::learn::{LearnPlan, LearnShape, Objective};
 use crate::model::{Adapter, AdapterError, Model};
 use crate::train::loss::Staged;
 use crate::train::moments::TensorState;
@@ -187,16 +188,29 @@ impl<'a> Learn<'a> {
 
     fn start(self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
         let spec = model.spec();
+        if let (Some(t), Some(shape)) = (spec.transformer(), &self.shape) {
+            let lowest = self.records.first().map_or(u16::MAX, |r| r.site);
+            let planned = LearnPlan { lowest: shape.planned.lowest.min(lowest), ..shape.planned };
+            let needed = LearnShape::of(spec, t, planned).work_bytes();
+            if needed > self.work.len() {
+                return Err(LearnError::Plan { needed: (0, needed), found: (0, self.work.len()) });
+            }
+            return Ok(self.begin(model));
+        }
         let trace: usize =
             spec.outputs + (0..spec.linears).filter_map(|s| model.linear_spec(s)).map(|l| l.inputs).sum::<usize>();
         if trace > self.trace.len() || usize::from(spec.linears) >= self.trace_exponents.len() {
             return Err(LearnError::Plan { needed: (0, trace), found: (0, self.trace.len()) });
         }
+        Ok(self.begin(model))
+    }
+
+    fn begin(self, model: &Model<'_>) -> Learner<'a> {
         self.gradient.fill(0);
         self.first.fill(0);
         self.second.fill(0);
         self.states.fill(TensorState::NEW);
-        Ok(Learner {
+        Learner {
             train: self.train,
             scratch: self.scratch,
             source: model.source(),
@@ -211,6 +225,9 @@ impl<'a> Learn<'a> {
             trace: self.trace,
             trace_exponents: self.trace_exponents,
             gradients: self.gradients,
+            shape: self.shape,
+            work: self.work,
+            sequence: Under { own: 0, source: 0, objective: Objective::Cotangents, loss: Real::ZERO },
             samples: 0,
             steps: 0,
             moment_steps: 0,
@@ -219,7 +236,7 @@ impl<'a> Learn<'a> {
             phase: Phase::Idle,
             staged: Staged::Labels,
             mask: Mask { p: Real::ZERO, seed: Seed(0) },
-        })
+        }
     }
 }
 

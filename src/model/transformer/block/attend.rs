@@ -1,7 +1,13 @@
 //! Attention of a block: keys and values into a store, queries against them.
 
+#[cfg(feature = "train")]
+mod backward;
+
+#[cfg(feature = "train")]
+pub(in crate::model::transformer) use backward::{Looks, Sight, Sums};
+
 use super::{BlockOf, Part};
-use crate::fixed::Tile;
+use crate::fixed::{Exp, Tile};
 use crate::layer::attention::{self, Attention, Visible};
 use crate::layer::residual::StreamMut;
 use crate::layer::{Rope, ShapeError};
@@ -61,10 +67,11 @@ impl BlockOf<'_, '_> {
         self.keep(span, None, layer, store, tiles, rows)
     }
 
-    /// Keys and values of cross-attention of a tile of the encoder's output, which is given.
+    /// Keys and values of cross-attention of a tile of the encoder's output, which is given, into row `layer` of a store.
     pub(in crate::model::transformer) fn cross_keys(
         &self,
         span: Span,
+        layer: usize,
         memory: Tile<'_>,
         store: &mut Store<'_>,
         tiles: &mut Tiles<'_>,
@@ -76,7 +83,7 @@ impl BlockOf<'_, '_> {
             to.copy_from_slice(from.mantissas);
             *e = from.exponent;
         }
-        self.keep(span, Some([key, value]), usize::from(self.layer), store, tiles, rows)
+        self.keep(span, Some([key, value]), layer, store, tiles, rows)
     }
 
     /// Self-attention of a tile. `decoder`: keys and values of this tile are made first, and nobody looks ahead.
@@ -109,11 +116,12 @@ impl BlockOf<'_, '_> {
         self.residual(sites.attention_norm, stream, span, tiles, rows)
     }
 
-    /// Attention of a tile to the encoder's output.
+    /// Attention of a tile to the encoder's output, whose keys and values stand in row `layer` of a store.
     #[allow(clippy::too_many_arguments)] // The buffers of one block.
     pub(in crate::model::transformer) fn cross(
         &self,
         span: Span,
+        layer: usize,
         keys: usize,
         valid: &[u8],
         stream: &mut StreamMut<'_>,
@@ -128,7 +136,6 @@ impl BlockOf<'_, '_> {
         let q = tile_mut(tiles.a, tiles.a_exponents, span.count, self.net.t.query_width());
         self.net.linear(query, span, x, q, rows)?;
         let visible = |_| Visible { keys, valid: Some(valid) };
-        let layer = usize::from(self.layer);
         self.heads(&cross_attention(self.net.t), None, span, layer, visible, store, tiles, rows)?;
         self.output(output, span, tiles, rows)?;
         self.residual(norm, stream, span, tiles, rows)
@@ -152,9 +159,7 @@ impl BlockOf<'_, '_> {
         let mut out = tile_mut(tiles.b, tiles.b_exponents, span.count, width);
         for (i, ((q, &mut e), (out, out_exponent))) in q.blocks_mut().zip(out.blocks_mut()).enumerate() {
             let position = span.position + i;
-            for (head, to) in q.chunks_exact_mut(self.net.t.head_dim).zip(rows.head_exponents.iter_mut()) {
-                *to = rope.as_ref().map_or(e, |rope| rope.forward(position as u32, head, e, rows.acc));
-            }
+            self.rotate(rope.as_ref(), position, q, e, rows);
             let seen = visible(position);
             let scratch = &mut attention::Scratch {
                 scores: rows.scores,
@@ -167,6 +172,13 @@ impl BlockOf<'_, '_> {
             *out_exponent = attention.forward(q, position, kv, seen, out, scratch)?;
         }
         Ok(())
+    }
+
+    /// Rotates the queries of a token, whose heads' exponents are left in `rows`.
+    fn rotate(&self, rope: Option<&Rope<'_>>, position: usize, q: &mut [i16], e: Exp, rows: &mut Rows<'_>) {
+        for (head, to) in q.chunks_exact_mut(self.net.t.head_dim).zip(rows.head_exponents.iter_mut()) {
+            *to = rope.map_or(e, |rope| rope.forward(position as u32, head, e, rows.acc));
+        }
     }
 
     /// The output layer of an attention: from `b` into `x`.

@@ -1,5 +1,8 @@
 //! The feed-forward of a block: `down(act(up x))`, or `down(act(gate x) ⊙ up x)`.
 
+#[cfg(feature = "train")]
+mod backward;
+
 use super::BlockOf;
 use crate::fixed::{Block, Exp};
 use crate::layer::ShapeError;

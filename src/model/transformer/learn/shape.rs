@@ -1,0 +1,185 @@
+//! How long the buffers of a transformer are while it learns.
+
+use crate::fixed::Exp;
+use crate::layer::gradient::TILE as GRADIENT_TILE;
+use crate::memory::carved_bytes;
+use crate::model::plan::max;
+use crate::model::spec::{Flags, Spec, Stack, Transformer};
+use crate::model::transformer::scratch::{SequencePlan, TILE};
+use crate::model::transformer::store::StoreShape;
+
+/// What a plan says of learning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LearnPlan {
+    pub(crate) sequence: SequencePlan,
+    pub(crate) rank: usize,
+    pub(crate) dropout: bool,
+    /// Whether an output can be given its gradient, token by token.
+    pub(crate) cotangents: bool,
+    /// The lowest layer that learns.
+    pub(crate) lowest: u16,
+}
+
+/// How many values each buffer holds. The first part keeps its contents between units, the second does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LearnShape {
+    pub(crate) planned: LearnPlan,
+    pub(crate) dim: usize,
+    /// Tokens of the stack that the head looks at, and of the encoder below it.
+    pub(crate) own: usize,
+    pub(crate) source: usize,
+    pub(crate) wide_stream: bool,
+    /// Inputs of blocks that are kept.
+    pub(crate) slots: usize,
+    pub(crate) kv: StoreShape,
+    pub(crate) cross: StoreShape,
+    pub(crate) queries: StoreShape,
+    /// Gradients of one head's keys, and of its values.
+    pub(crate) accumulators: usize,
+    /// The encoder's output, and its gradient.
+    pub(crate) memory: usize,
+    pub(crate) d_memory: usize,
+    pub(crate) ids: usize,
+    pub(crate) kinds: usize,
+    pub(crate) features: usize,
+    pub(crate) outputs: usize,
+    pub(crate) cotangents: usize,
+
+    pub(crate) tile: usize,
+    /// The widest vector inside a block.
+    pub(crate) row: usize,
+    pub(crate) heads: usize,
+    pub(crate) keys: usize,
+    pub(crate) acc: usize,
+    pub(crate) vector: usize,
+    pub(crate) rank: usize,
+    pub(crate) masked: usize,
+}
+
+/// The place of a block among those of both stacks, or, for a layer behind them, how many there are.
+pub(crate) const fn place_of(t: &Transformer, site: u16) -> usize {
+    let mut place = 0;
+    let mut at = 0;
+    while at < 2 {
+        let stack = if at == 0 { Stack::Encoder } else { Stack::Decoder };
+        let mut layer = 0;
+        while layer < t.blocks(stack) {
+            if site <= t.block(stack, layer).down {
+                return place;
+            }
+            place += 1;
+            layer += 1;
+        }
+        at += 1;
+    }
+    place
+}
+
+impl LearnShape {
+    pub(crate) const fn of(spec: &Spec, t: &Transformer, plan: LearnPlan) -> LearnShape {
+        let own = plan.sequence.tokens;
+        let source = if t.has_cross() { plan.sequence.source } else { 0 };
+        let tokens = max(own, source);
+        let all = own + source;
+        let blocks = t.encoder as usize + t.decoder as usize;
+        let low = place_of(t, plan.lowest);
+        // Of every block from the lowest that learns on; and what the encoder ends with, where its gradient is needed.
+        let encoder_learns = t.has_cross() && low < t.encoder as usize;
+        let slots = blocks - low + encoder_learns as usize;
+        let (heads, width) = (t.kv_heads, t.head_dim);
+        let inside = if t.flags.has(Flags::FUSED) { t.query_width() + 2 * t.kv_width() } else { t.query_width() };
+        let row = max(max(t.dim, t.hidden), max(max(inside, t.kv_width()), spec.features));
+        let tile = if tokens < TILE { tokens } else { TILE };
+        let widest = max(row, spec.outputs);
+        LearnShape {
+            planned: plan,
+            dim: t.dim,
+            own,
+            source,
+            wide_stream: t.flags.has(Flags::WIDE),
+            slots,
+            kv: StoreShape { layers: 1, heads, capacity: tokens, width },
+            cross: StoreShape { layers: t.has_cross() as usize, heads, capacity: source, width },
+            queries: StoreShape { layers: 1, heads: t.heads, capacity: tokens, width },
+            accumulators: tokens * width,
+            memory: source * t.dim,
+            d_memory: if encoder_learns { source * t.dim } else { 0 },
+            ids: if t.vocab > 0 { all } else { 0 },
+            kinds: if t.types > 0 { all } else { 0 },
+            features: if t.vocab > 0 { 0 } else { all * spec.features },
+            outputs: spec.outputs,
+            cotangents: if plan.cotangents { own * spec.outputs } else { 0 },
+            tile,
+            row,
+            heads: t.heads,
+            keys: tokens,
+            acc: max(max(2 * t.dim, tile * row), widest),
+            vector: widest,
+            rank: 2 * plan.rank * if tile < GRADIENT_TILE { tile } else { GRADIENT_TILE },
+            masked: if plan.dropout { tile * row } else { 0 },
+        }
+    }
+
+    /// Tokens of a stack, at most.
+    pub(crate) const fn tokens(&self) -> usize {
+        max(self.own, self.source)
+    }
+
+    /// Bytes of a stream's mantissas.
+    const fn stream_bytes(&self, rows: usize) -> usize {
+        if self.wide_stream { carved_bytes::<i32>(rows * self.dim) } else { carved_bytes::<i16>(rows * self.dim) }
+    }
+
+    /// Bytes of what is kept between units.
+    pub(crate) const fn work_bytes(&self) -> usize {
+        let tokens = self.tokens();
+        let middle = if self.source > 0 { tokens } else { 0 };
+        self.stream_bytes(tokens)
+            + carved_bytes::<Exp>(tokens)
+            + self.stream_bytes(middle)
+            + carved_bytes::<Exp>(middle)
+            + self.stream_bytes(self.slots * tokens)
+            + carved_bytes::<Exp>(self.slots * tokens)
+            + carved_bytes::<i16>(tokens * self.dim)
+            + carved_bytes::<Exp>(tokens)
+            + store_bytes(&self.kv)
+            + store_bytes(&self.cross)
+            + store_bytes(&self.queries)
+            + 2 * carved_bytes::<i32>(self.accumulators)
+            + carved_bytes::<i16>(self.memory)
+            + carved_bytes::<Exp>(self.source)
+            + carved_bytes::<i32>(self.d_memory)
+            + carved_bytes::<Exp>(if self.d_memory > 0 { self.source } else { 0 })
+            + carved_bytes::<u32>(self.ids)
+            + carved_bytes::<u8>(self.kinds)
+            + carved_bytes::<u8>(self.own + self.source)
+            + carved_bytes::<i16>(self.features)
+            + carved_bytes::<Exp>(if self.features > 0 { self.own + self.source } else { 0 })
+            + carved_bytes::<u32>(self.own)
+            + carved_bytes::<i16>(self.outputs)
+            + carved_bytes::<i16>(self.cotangents)
+            + carved_bytes::<Exp>(if self.cotangents > 0 { self.own } else { 0 })
+    }
+
+    /// Bytes of what a unit computes in.
+    pub(crate) const fn desk_bytes(&self) -> usize {
+        carved_bytes::<i16>(self.tile * self.dim)
+            + 4 * carved_bytes::<i16>(self.tile * self.row)
+            + 5 * carved_bytes::<Exp>(self.tile)
+            + 2 * carved_bytes::<i16>(self.row)
+            + carved_bytes::<Exp>(self.heads)
+            + carved_bytes::<i32>(self.heads)
+            + carved_bytes::<i32>(self.keys)
+            + carved_bytes::<i16>(self.tile * self.keys)
+            + carved_bytes::<i32>(self.tile * self.keys)
+            + carved_bytes::<i64>(self.acc)
+            + carved_bytes::<i16>(self.masked)
+            + carved_bytes::<i16>(self.vector)
+            + carved_bytes::<i16>(self.rank)
+            + 2 * carved_bytes::<i16>(self.outputs)
+    }
+}
+
+const fn store_bytes(shape: &StoreShape) -> usize {
+    carved_bytes::<i16>(shape.elements()) + carved_bytes::<Exp>(shape.rows())
+}

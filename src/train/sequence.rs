@@ -1,0 +1,243 @@
+//! Sequences as samples: what [`Trainer`] takes for a transformer, and how its units run.
+
+use super::learner::{LessonParts, Under};
+use super::loss::{IGNORE, SequenceTarget, Target};
+use super::optimizer::Optimizer;
+use super::trainer::{Phase, TrainError, Trainer, stage};
+use crate::fixed::Real;
+use crate::layer::dropout::Masks;
+use crate::layer::normalize::Normalize;
+use crate::layer::{ShapeError, first};
+use crate::memory::Workspace;
+use crate::model::spec::{Pool, Transformer};
+use crate::model::transformer::learn::{Course, Desk, Lesson, Objective, Unit, Work};
+use crate::model::transformer::network::Network;
+use crate::model::transformer::parts::one_of;
+use crate::model::transformer::pass::check_sequence;
+use crate::model::transformer::sequence::Source;
+use crate::model::{Model, RunError, Scratch, Sequence};
+
+impl<O: Optimizer> Trainer<'_, '_, '_, O> {
+    /// Takes a sequence for an encoder, or for a decoder that has none, and copies it, so that the caller's buffers are free
+    /// again. Then call [`advance`](Trainer::advance) until there is no more, or [`step`](Trainer::step).
+    ///
+    /// # Errors
+    /// See [`TrainError`]; the adapter and its gradients are unchanged.
+    pub fn sequence(
+        &mut self,
+        sequence: Sequence<'_>,
+        target: SequenceTarget<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<(), TrainError> {
+        self.lesson_of(None, sequence, target, scratch)
+    }
+
+    /// Takes a sequence for the encoder and one for the decoder that looks at it: as [`sequence`](Trainer::sequence). The
+    /// target is that of the decoder's tokens.
+    ///
+    /// # Errors
+    /// See [`TrainError`]; the adapter and its gradients are unchanged.
+    pub fn pair(
+        &mut self,
+        source: Sequence<'_>,
+        sequence: Sequence<'_>,
+        target: SequenceTarget<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<(), TrainError> {
+        self.lesson_of(Some(source), sequence, target, scratch)
+    }
+
+    fn lesson_of(
+        &mut self,
+        source: Option<Sequence<'_>>,
+        sequence: Sequence<'_>,
+        target: SequenceTarget<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<(), TrainError> {
+        if self.learner.phase != Phase::Idle {
+            return Err(TrainError::Busy);
+        }
+        let spec = self.model.spec();
+        let (Some(t), Some(shape)) = (spec.transformer(), self.learner.shape) else {
+            return Err(TrainError::Architecture);
+        };
+        let t = *t;
+        if t.has_cross() != source.is_some() {
+            return Err(TrainError::Sequence(RunError::NoSource));
+        }
+        check_sequence(self.model, &t, sequence, shape.own).map_err(TrainError::Sequence)?;
+        if let Some(source) = source {
+            check_sequence(self.model, &t, source, shape.source).map_err(TrainError::Sequence)?;
+        }
+        scratch.check(self.learner.scratch)?;
+        self.check_sequence_target(sequence, target)?;
+        let pooled = pooled(&t, source.unwrap_or(sequence), sequence);
+        if let (SequenceTarget::Pooled(_), Some(found)) = (target, pooled)
+            && found >= sequence.len()
+        {
+            return Err(TrainError::Sequence(RunError::Index { found, len: sequence.len() }));
+        }
+
+        let mut memory = Workspace::again(self.learner.work);
+        let mut work = Work::carve(&shape, &mut memory);
+        let from = source.map_or(0, |s| s.len());
+        let acc = Desk::carve(&shape, &mut Workspace::again(scratch.desk)).rows.acc;
+        if let Some(source) = source {
+            copy(self.model, source, 0, &mut work, acc)?;
+        }
+        copy(self.model, sequence, from, &mut work, acc)?;
+        let objective = match target {
+            SequenceTarget::Pooled(target) => {
+                let staged = stage(target, first("target", work.target, spec.outputs)?);
+                Objective::Pooled { staged, index: pooled }
+            }
+            SequenceTarget::Tokens(labels) => {
+                work.labels.iter_mut().zip(labels).for_each(|(to, &label)| *to = label);
+                Objective::Tokens { share: one_of(labels.iter().filter(|&&l| l != IGNORE).count()) }
+            }
+            SequenceTarget::Next => {
+                let mut count = 0;
+                for (i, to) in work.labels.iter_mut().take(sequence.len()).enumerate() {
+                    *to = following(sequence, i).unwrap_or(IGNORE);
+                    count += usize::from(*to != IGNORE);
+                }
+                Objective::Tokens { share: one_of(count) }
+            }
+            SequenceTarget::Cotangents(mantissas, exponents) => {
+                work.cotangents.mantissas.iter_mut().zip(mantissas).for_each(|(to, &m)| *to = m);
+                work.cotangents.exponents.iter_mut().zip(exponents).for_each(|(to, &e)| *to = e);
+                Objective::Cotangents
+            }
+        };
+        self.learner.sequence = Under { own: sequence.len(), source: from, objective, loss: Real::ZERO };
+        self.learner.samples = self.learner.samples.wrapping_add(1);
+        self.learner.mask = super::learner::Mask { p: self.dropout, seed: self.seed };
+        self.learner.phase = Phase::Lesson(self.course(&t).start());
+        Ok(())
+    }
+
+    fn check_sequence_target(&self, sequence: Sequence<'_>, target: SequenceTarget<'_>) -> Result<(), TrainError> {
+        let (tokens, outputs) = (sequence.len(), self.model.spec().outputs);
+        let exactly =
+            |found| if found == tokens { Ok(()) } else { Err(TrainError::Labels { expected: tokens, found }) };
+        let labelled = |any| if any { Ok(()) } else { Err(TrainError::NoLabels) };
+        match target {
+            SequenceTarget::Pooled(target) => self.check_target(target, outputs),
+            SequenceTarget::Tokens(labels) => {
+                exactly(labels.len())?;
+                labelled(labels.iter().any(|&l| l != IGNORE))?;
+                let wrong = labels.iter().find(|&&l| l != IGNORE && l as usize >= outputs);
+                wrong.map_or(Ok(()), |&l| self.check_target(Target::Class(l as usize), outputs))?;
+                self.check_target(Target::Class(0), outputs)
+            }
+            SequenceTarget::Next => {
+                labelled((0..tokens).any(|i| following(sequence, i).is_some()))?;
+                let most = (0..tokens).filter_map(|i| following(sequence, i)).max().unwrap_or(0);
+                self.check_target(Target::Class(most as usize), outputs)
+            }
+            SequenceTarget::Cotangents(mantissas, exponents) => {
+                if !self.learner.train.cotangents {
+                    return Err(TrainError::CotangentsNotPlanned);
+                }
+                exactly(exponents.len())?;
+                let (expected, found) = (tokens * outputs, mantissas.len());
+                if found == expected { Ok(()) } else { Err(TrainError::TargetLength { expected, found }) }
+            }
+        }
+    }
+
+    fn course<'t>(&self, t: &'t Transformer) -> Course<'t> {
+        let Under { own, source, objective, .. } = self.learner.sequence;
+        let by_token = !matches!(objective, Objective::Pooled { .. });
+        Course { t, own, source, lowest: self.learner.lowest_site(), by_token }
+    }
+
+    /// Runs a unit of a sequence; returns the loss, from the last unit that computes a part of it.
+    pub(super) fn lesson(&mut self, unit: Unit, scratch: &mut Scratch<'_>) -> Result<Option<Real>, ShapeError> {
+        let (Some(t), Some(shape)) = (self.model.spec().transformer(), self.learner.shape) else { return Ok(None) };
+        let course = self.course(t);
+        let mask = self.learner.mask;
+        let masks = (!mask.p.is_zero()).then_some(Masks { p: mask.p, seed: mask.seed, sample: self.learner.samples });
+        let objective = self.learner.sequence.objective;
+        let LessonParts { view, mut gradients, work } = self.learner.lesson_parts();
+        let adapters = [view];
+        let net = Network { model: self.model, t, adapters: &adapters, masks };
+        let lesson = Lesson { net, course, objective };
+        let mut work = Work::carve(&shape, &mut Workspace::again(work));
+        let mut desk = Desk::carve(&shape, &mut Workspace::again(scratch.desk));
+        let mut done = unit;
+        let loss = lesson.run(&mut done, &mut work, &mut desk, &mut gradients)?;
+
+        let next = course.next(done);
+        let mut told = None;
+        if let Some(loss) = loss {
+            let sum = self.learner.sequence.loss.add(loss);
+            self.learner.sequence.loss = sum;
+            told = next.is_none_or(|n| !n.is_head()).then_some(sum);
+        }
+        match next {
+            Some(next) => self.learner.phase = Phase::Lesson(next),
+            None => self.finish(),
+        }
+        Ok(told)
+    }
+}
+
+/// Copies a sequence to the places from number `at` on.
+fn copy(
+    model: &Model<'_>,
+    sequence: Sequence<'_>,
+    at: usize,
+    work: &mut Work<'_>,
+    acc: &mut [i64],
+) -> Result<(), ShapeError> {
+    let (tokens, width) = (sequence.len(), model.spec().features);
+    let places = at..at + tokens;
+    for (i, valid) in work.valid.get_mut(places.clone()).unwrap_or_default().iter_mut().enumerate() {
+        *valid = u8::from(sequence.is_valid(i));
+    }
+    let kinds = work.kinds.get_mut(places.clone()).unwrap_or_default();
+    kinds.fill(0);
+    kinds.iter_mut().zip(sequence.types.unwrap_or(&[])).for_each(|(to, &kind)| *to = kind);
+    match sequence.source {
+        Source::Tokens(ids) => {
+            let to = work.ids.get_mut(places).unwrap_or_default();
+            to.iter_mut().zip(ids).for_each(|(to, &id)| *to = id);
+        }
+        Source::Features(samples, _) => {
+            let normalize = model.normalize();
+            for i in 0..tokens {
+                let place = at + i;
+                let to = work.features.mantissas.get_mut(place * width..(place + 1) * width).unwrap_or_default();
+                let part = samples.part(i * width..(i + 1) * width);
+                let exponent = Normalize::forward(normalize.as_ref(), part, to, acc)?;
+                if let Some(e) = work.features.exponents.get_mut(place) {
+                    *e = exponent;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The token behind token `index`, where both count.
+fn following(sequence: Sequence<'_>, index: usize) -> Option<u32> {
+    let Source::Tokens(ids) = sequence.source else { return None };
+    (sequence.is_valid(index) && sequence.is_valid(index + 1)).then(|| ids.get(index + 1).copied())?
+}
+
+/// The vector that a network pools, as `Model::pooled` chooses it; `None`: the mean. `source`: what the encoder is given, or
+/// the sequence itself.
+fn pooled(t: &Transformer, source: Sequence<'_>, sequence: Sequence<'_>) -> Option<usize> {
+    let last = |s: Sequence<'_>| (0..s.len()).rev().find(|&i| s.is_valid(i)).unwrap_or(0);
+    let index = match t.pool {
+        Pool::First => 0,
+        Pool::None | Pool::Last => last(sequence),
+        Pool::End => match source.source {
+            Source::Tokens(ids) => ids.iter().rposition(|&id| id == t.end).unwrap_or(last(source)),
+            Source::Features(..) => last(source),
+        },
+        Pool::Mean => return None,
+    };
+    Some(index)
+}
