@@ -67,6 +67,8 @@ pub enum Target<'a> {
 pub enum SequenceTarget<'a> {
     /// Of the output for the whole sequence, from the vector that the network pools.
     Pooled(Target<'a>),
+    /// Of the output at one token.
+    At(usize, Target<'a>),
     /// A class for every token, or [`IGNORE`]: the loss is the mean over those that have one. `(tokens)`.
     Tokens(&'a [u32]),
     /// Of every token the one that follows: language modelling. Padding, and what stands before it, has no label.

@@ -72,7 +72,12 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         scratch.check(self.learner.scratch)?;
         self.check_sequence_target(sequence, target)?;
         let pooled = pooled(&t, source.unwrap_or(sequence), sequence);
-        if let (SequenceTarget::Pooled(_), Some(found)) = (target, pooled)
+        let place = match target {
+            SequenceTarget::Pooled(_) => pooled,
+            SequenceTarget::At(index, _) => Some(index),
+            _ => None,
+        };
+        if let Some(found) = place
             && found >= sequence.len()
         {
             return Err(TrainError::Sequence(RunError::Index { found, len: sequence.len() }));
@@ -87,9 +92,9 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         }
         copy(self.model, sequence, from, &mut work, acc)?;
         let objective = match target {
-            SequenceTarget::Pooled(target) => {
+            SequenceTarget::Pooled(target) | SequenceTarget::At(_, target) => {
                 let staged = stage(target, first("target", work.target, spec.outputs)?);
-                Objective::Pooled { staged, index: pooled }
+                Objective::Pooled { staged, index: place }
             }
             SequenceTarget::Tokens(labels) => {
                 work.labels.iter_mut().zip(labels).for_each(|(to, &label)| *to = label);
@@ -122,7 +127,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             |found| if found == tokens { Ok(()) } else { Err(TrainError::Labels { expected: tokens, found }) };
         let labelled = |any| if any { Ok(()) } else { Err(TrainError::NoLabels) };
         match target {
-            SequenceTarget::Pooled(target) => self.check_target(target, outputs),
+            SequenceTarget::Pooled(target) | SequenceTarget::At(_, target) => self.check_target(target, outputs),
             SequenceTarget::Tokens(labels) => {
                 exactly(labels.len())?;
                 labelled(labels.iter().any(|&l| l != IGNORE))?;

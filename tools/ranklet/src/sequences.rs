@@ -119,20 +119,56 @@ impl Batch {
             decoder,
         }
     }
+
+    /// One sequence; `raw` takes its samples, where it is made of features.
+    ///
+    /// # Errors
+    /// Features that are no numbers.
+    pub fn sequence<'s>(&'s self, t: &Transformer, row: usize, raw: &'s mut [i32]) -> Result<Sequence<'s>> {
+        let of = |width: usize| row * width..(row + 1) * width;
+        let mut sequence = if t.vocab > 0 {
+            Sequence::tokens(&self.tokens[of(self.length)])
+        } else {
+            let exponent = samples(&self.features[of(raw.len())], raw)?;
+            Sequence::features(Input::i32(raw, exponent), self.length)
+        };
+        let valid = &self.valid[of(self.length)];
+        if valid.contains(&false) {
+            sequence = sequence.valid(valid);
+        }
+        if !self.types.is_empty() {
+            sequence = sequence.types(&self.types[of(self.length)]);
+        }
+        Ok(sequence)
+    }
+
+    /// What the decoder is given beside it.
+    #[must_use]
+    pub fn decoder(&self, row: usize) -> Sequence<'_> {
+        Sequence::tokens(&self.decoder[row * self.decoder_length..(row + 1) * self.decoder_length])
+    }
+
+    /// Tokens of the decoder's sequences.
+    #[must_use]
+    pub const fn decoder_length(&self) -> usize {
+        self.decoder_length
+    }
+
+    /// The token whose vector a classifier of texts looks at, as transformers finds it: the last that is no padding, whatever
+    /// the mask says, and the first in a text of padding alone. `None` where the mask decides.
+    #[must_use]
+    pub fn last(&self, t: &Transformer, row: usize) -> Option<usize> {
+        if t.pool != Pool::Last || t.vocab == 0 || t.pad == NO_TOKEN {
+            return None;
+        }
+        let tokens = &self.tokens[row * self.length..(row + 1) * self.length];
+        Some(tokens.iter().rposition(|&id| id != t.pad).unwrap_or(0))
+    }
 }
 
 /// What T5's decoder is given where nobody says: the text, shifted to the right, behind the start token.
 fn shifted(t: &Transformer, tokens: &[u32]) -> Vec<u32> {
     std::iter::once(t.start).chain(tokens.iter().copied()).take(tokens.len()).collect()
-}
-
-/// The token whose vector a classifier of texts looks at, as transformers finds it: the last that is no padding, whatever
-/// the mask says, and the first in a text of padding alone. `None` where the mask decides.
-fn last(t: &Transformer, tokens: &[u32], row: std::ops::Range<usize>) -> Option<usize> {
-    if t.pool != Pool::Last || t.vocab == 0 || t.pad == NO_TOKEN {
-        return None;
-    }
-    Some(tokens[row].iter().rposition(|&id| id != t.pad).unwrap_or(0))
 }
 
 /// Numbers below `limit`, (batch, seq).
@@ -187,32 +223,18 @@ pub fn run(
     let mut data = vec![];
     let mut values = vec![0.0; outputs];
     for row in 0..batch.count {
-        let of = |width: usize| row * width..(row + 1) * width;
-        let mut sequence = if t.vocab > 0 {
-            Sequence::tokens(&batch.tokens[of(batch.length)])
-        } else {
-            let exponent = samples(&batch.features[of(batch.length * features)], &mut raw)?;
-            Sequence::features(Input::i32(&raw, exponent), batch.length)
-        };
-        let valid = &batch.valid[of(batch.length)];
-        if valid.contains(&false) {
-            sequence = sequence.valid(valid);
-        }
-        if !batch.types.is_empty() {
-            sequence = sequence.types(&batch.types[of(batch.length)]);
-        }
+        let sequence = batch.sequence(t, row, &mut raw)?;
         cache.clear();
         if t.encoder > 0 {
             model.encode(&mut scratch, &mut cache, sequence, adapters)?;
         }
         if t.has_cross() {
-            let decoder = Sequence::tokens(&batch.decoder[of(batch.decoder_length)]);
-            model.decode(&mut scratch, &mut cache, decoder, adapters)?;
+            model.decode(&mut scratch, &mut cache, batch.decoder(row), adapters)?;
         } else if t.decoder > 0 {
             model.decode(&mut scratch, &mut cache, sequence, adapters)?;
         }
         if pooled {
-            let vector = match last(t, &batch.tokens, of(batch.length)) {
+            let vector = match batch.last(t, row) {
                 Some(index) => model.logits(&mut scratch, index, adapters)?,
                 None => model.pooled(&mut scratch, sequence, adapters)?,
             };

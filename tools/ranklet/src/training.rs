@@ -6,13 +6,15 @@ use crate::image::ImageFile;
 use crate::image::adapter::Parts;
 use crate::infer::{SLACK, block, samples};
 use crate::quantize::planes::value;
+use crate::sequences::Batch;
 use anyhow::{Context, Result, bail};
 use ranklet::fixed::hash::{Purpose, Seed, Stream};
 use ranklet::fixed::{Exp, Real};
 use ranklet::layer::normalize::Input;
 use ranklet::memory::Workspace;
+use ranklet::model::spec::{Pool, Transformer};
 use ranklet::model::{Model, Plan, Roles, Train};
-use ranklet::train::{Learner, LossKind, Optimizer, Rule, Schedule, Sgd, Target, Trainer};
+use ranklet::train::{Learner, LossKind, Optimizer, Rule, Schedule, SequenceTarget, Sgd, Target, Trainer};
 use serde_json::Map;
 use std::path::Path;
 
@@ -85,14 +87,15 @@ pub fn steps_per_epoch(rows: usize, batch: u32) -> u32 {
 }
 
 /// Calls `work` with a learner that goes on from `start`, and returns what has become of it.
-fn with_learner<T>(
-    model: &Model<'_>,
+fn with_learner<'m, T>(
+    model: &Model<'m>,
     start: &Parts,
     train: Train,
+    sized: impl FnOnce(Plan<'m>) -> Plan<'m>,
     work: impl FnOnce(&mut Learner<'_>, &mut ranklet::model::Scratch<'_>) -> Result<T>,
 ) -> Result<(T, Parts)> {
     let rank = start.records.iter().map(|r| r.rank).max().unwrap_or(1);
-    let plan = Plan::new(model.bytes())?.train(train.rank(rank).on(Roles::ALL));
+    let plan = sized(Plan::new(model.bytes())?.train(train.rank(rank).on(Roles::ALL)));
     let mut memory = vec![0; plan.bytes() + SLACK];
     let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan)?;
     let bytes = start.emit(model.source(), model.head().image, &Map::new())?;
@@ -123,47 +126,53 @@ pub fn train(
     let room = if recipe.dropout.is_zero() { room } else { room.dropout() };
     let rows: Vec<&[f32]> = inputs.iter().collect();
     let outputs = model.spec().outputs;
-    let ((), parts) = with_learner(model, start, room, |learner, scratch| {
-        let mut trainer = Trainer::new(model, learner, recipe.optimizer)?
-            .accumulate(recipe.batch)
-            .schedule(recipe.schedule)
-            .dropout(recipe.dropout)?
-            .seed(recipe.seed)
-            .loss(recipe.loss);
-        if let Some(norm) = recipe.clip {
-            trainer = trainer.clip(norm);
-        }
-        let (mut raw, mut values) = (vec![0; model.spec().features], vec![0; outputs]);
-        let (mut step, mut epoch) = (0, 0);
-        while step < recipe.steps {
-            let order = order(rows.len(), epoch, recipe);
-            for batch in order.chunks(recipe.batch as usize) {
-                if step == recipe.steps {
-                    break;
-                }
-                let mut loss = 0.0;
-                for &row in batch {
-                    let exponent = samples(rows[row], &mut raw)?;
-                    let target = target(targets, row, outputs, &mut values)?;
-                    trainer
-                        .sample(Input::i32(&raw, exponent), target, scratch)
-                        .with_context(|| format!("row {row} of the data"))?;
-                    loss += trainer.step(scratch)?.to_f64() / batch.len() as f64;
-                }
-                // The last batch of an epoch may be short: its step is made now. After a full one nothing is pending.
-                trainer.flush()?;
-                trainer.step(scratch)?;
-                step += 1;
-                if let Some(why) = divergence(loss, trainer.learner()) {
-                    bail!("diverged at step {step}: {why}; lower --lr, or use --clip; nothing was written");
-                }
-                let lr = recipe.optimizer.lr().mul(recipe.schedule.factor(step)).to_f64();
-                each(StepLog { step, epoch, samples: batch.len() as u32, loss, lr });
+    let ((), parts) = with_learner(
+        model,
+        start,
+        room,
+        |plan| plan,
+        |learner, scratch| {
+            let mut trainer = Trainer::new(model, learner, recipe.optimizer)?
+                .accumulate(recipe.batch)
+                .schedule(recipe.schedule)
+                .dropout(recipe.dropout)?
+                .seed(recipe.seed)
+                .loss(recipe.loss);
+            if let Some(norm) = recipe.clip {
+                trainer = trainer.clip(norm);
             }
-            epoch += 1;
-        }
-        Ok(())
-    })?;
+            let (mut raw, mut values) = (vec![0; model.spec().features], vec![0; outputs]);
+            let (mut step, mut epoch) = (0, 0);
+            while step < recipe.steps {
+                let order = order(rows.len(), epoch, recipe);
+                for batch in order.chunks(recipe.batch as usize) {
+                    if step == recipe.steps {
+                        break;
+                    }
+                    let mut loss = 0.0;
+                    for &row in batch {
+                        let exponent = samples(rows[row], &mut raw)?;
+                        let target = target(targets, row, outputs, &mut values)?;
+                        trainer
+                            .sample(Input::i32(&raw, exponent), target, scratch)
+                            .with_context(|| format!("row {row} of the data"))?;
+                        loss += trainer.step(scratch)?.to_f64() / batch.len() as f64;
+                    }
+                    // The last batch of an epoch may be short: its step is made now. After a full one nothing is pending.
+                    trainer.flush()?;
+                    trainer.step(scratch)?;
+                    step += 1;
+                    if let Some(why) = divergence(loss, trainer.learner()) {
+                        bail!("diverged at step {step}: {why}; lower --lr, or use --clip; nothing was written");
+                    }
+                    let lr = recipe.optimizer.lr().mul(recipe.schedule.factor(step)).to_f64();
+                    each(StepLog { step, epoch, samples: batch.len() as u32, loss, lr });
+                }
+                epoch += 1;
+            }
+            Ok(())
+        },
+    )?;
     Ok(parts)
 }
 
@@ -233,38 +242,108 @@ pub fn gradients(
     let outputs = model.spec().outputs;
     if adapter.records.iter().all(|r| r.scaling().is_zero()) {
         // Nothing that A and B hold reaches an output, and a learner would refuse.
-        let zero = |r: &ranklet::image::LoraRecord| Gradients {
-            site: r.site,
-            a: vec![0.0; r.a_len()],
-            b: vec![0.0; r.b_len()],
-        };
-        return Ok(adapter.records.iter().map(zero).collect());
+        return Ok(nothing(adapter));
     }
-    let (gradients, _) = with_learner(model, adapter, Train::sgd(), |learner, scratch| {
-        // A batch that is never full: gradients are summed, and no step is made.
-        let plain = Sgd { lr: Real::ZERO, momentum: Real::ZERO, weight_decay: Real::ZERO };
-        let mut trainer = Trainer::new(model, learner, plain)?.accumulate(u32::MAX);
-        let (mut raw, mut dy) = (vec![0; model.spec().features], vec![0; outputs]);
-        for (row, (x, c)) in inputs.iter().zip(cotangent.chunks_exact(outputs)).enumerate() {
-            let exponent = samples(x, &mut raw)?;
-            let dy_exponent = block(c, &mut dy)?;
-            each();
-            if dy_exponent == Exp::ZERO {
-                continue; // Adds nothing.
+    let (gradients, _) = with_learner(
+        model,
+        adapter,
+        Train::sgd(),
+        |plan| plan,
+        |learner, scratch| {
+            // A batch that is never full: gradients are summed, and no step is made.
+            let plain = Sgd { lr: Real::ZERO, momentum: Real::ZERO, weight_decay: Real::ZERO };
+            let mut trainer = Trainer::new(model, learner, plain)?.accumulate(u32::MAX);
+            let (mut raw, mut dy) = (vec![0; model.spec().features], vec![0; outputs]);
+            for (row, (x, c)) in inputs.iter().zip(cotangent.chunks_exact(outputs)).enumerate() {
+                let exponent = samples(x, &mut raw)?;
+                let dy_exponent = block(c, &mut dy)?;
+                each();
+                if dy_exponent == Exp::ZERO {
+                    continue; // Adds nothing.
+                }
+                trainer
+                    .sample(Input::i32(&raw, exponent), Target::Cotangent(&dy, dy_exponent), scratch)
+                    .with_context(|| format!("row {row} of the input"))?;
+                trainer.step(scratch)?;
             }
-            trainer
-                .sample(Input::i32(&raw, exponent), Target::Cotangent(&dy, dy_exponent), scratch)
-                .with_context(|| format!("row {row} of the input"))?;
-            trainer.step(scratch)?;
-        }
-        let value = |(v, e): (&[i32], i32)| -> Vec<f32> {
-            v.iter().map(|&v| (f64::from(v) * crate::quantize::exp2(e)) as f32).collect()
-        };
-        let of = |(i, r): (usize, &ranklet::image::LoraRecord)| {
-            let [a, b] = learner.gradient(i)?;
-            Some(Gradients { site: r.site, a: value(a), b: value(b) })
-        };
-        Ok(learner.records().iter().enumerate().filter_map(of).collect())
-    })?;
+            Ok(read(learner))
+        },
+    )?;
     Ok(gradients)
+}
+
+/// The gradients as they stand.
+fn read(learner: &Learner<'_>) -> Vec<Gradients> {
+    let value = |(v, e): (&[i32], i32)| -> Vec<f32> {
+        v.iter().map(|&v| (f64::from(v) * crate::quantize::exp2(e)) as f32).collect()
+    };
+    let of = |(i, r): (usize, &ranklet::image::LoraRecord)| {
+        let [a, b] = learner.gradient(i)?;
+        Some(Gradients { site: r.site, a: value(a), b: value(b) })
+    };
+    learner.records().iter().enumerate().filter_map(of).collect()
+}
+
+/// As [`gradients`], of a transformer: `cotangent` is shaped like the output of [`sequences::run`](crate::sequences::run).
+///
+/// # Errors
+/// Sequences that the model does not take.
+pub fn sequence_gradients(
+    model: &Model<'_>,
+    t: &Transformer,
+    adapter: &Parts,
+    batch: &Batch,
+    cotangent: &[f32],
+    mut each: impl FnMut(),
+) -> Result<Vec<Gradients>> {
+    if adapter.records.iter().all(|r| r.scaling().is_zero()) {
+        return Ok(nothing(adapter));
+    }
+    let (outputs, pooled) = (model.spec().outputs, t.pool != Pool::None);
+    let tokens = if t.has_cross() { batch.decoder_length() } else { batch.length };
+    let room = Train::sgd().cotangents();
+    let (gradients, _) = with_learner(
+        model,
+        adapter,
+        room,
+        |plan| plan.tokens(tokens).source(batch.length),
+        |learner, scratch| {
+            let plain = Sgd { lr: Real::ZERO, momentum: Real::ZERO, weight_decay: Real::ZERO };
+            let mut trainer = Trainer::new(model, learner, plain)?.accumulate(u32::MAX);
+            let mut raw = vec![0; batch.length * model.spec().features * usize::from(t.vocab == 0)];
+            let width = if pooled { outputs } else { tokens * outputs };
+            let (mut dy, mut exponents) = (vec![0; width], vec![Exp::ZERO; width / outputs]);
+            for (row, c) in cotangent.chunks_exact(width).enumerate() {
+                for ((c, dy), e) in c.chunks_exact(outputs).zip(dy.chunks_exact_mut(outputs)).zip(&mut exponents) {
+                    *e = block(c, dy)?;
+                }
+                each();
+                if exponents.iter().all(|&e| e == Exp::ZERO) {
+                    continue; // Adds nothing.
+                }
+                let target = match (pooled, batch.last(t, row)) {
+                    (false, _) => SequenceTarget::Cotangents(&dy, &exponents),
+                    (true, None) => SequenceTarget::Pooled(Target::Cotangent(&dy, exponents[0])),
+                    (true, Some(index)) => SequenceTarget::At(index, Target::Cotangent(&dy, exponents[0])),
+                };
+                let sequence = batch.sequence(t, row, &mut raw)?;
+                let taken = if t.has_cross() {
+                    trainer.pair(sequence, batch.decoder(row), target, scratch)
+                } else {
+                    trainer.sequence(sequence, target, scratch)
+                };
+                taken.with_context(|| format!("row {row} of the input"))?;
+                trainer.step(scratch)?;
+            }
+            Ok(read(learner))
+        },
+    )?;
+    Ok(gradients)
+}
+
+/// Of an adapter that is switched off.
+fn nothing(adapter: &Parts) -> Vec<Gradients> {
+    let zero =
+        |r: &ranklet::image::LoraRecord| Gradients { site: r.site, a: vec![0.0; r.a_len()], b: vec![0.0; r.b_len()] };
+    adapter.records.iter().map(zero).collect()
 }
