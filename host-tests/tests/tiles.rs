@@ -134,7 +134,14 @@ fn backward(
         b: Gradient { values: &mut g.b.0, scale: &mut g.b.1 },
     });
     linear
-        .backward(x.tile(), dy.tile(), Some(&lora), gradient, Some(dx.tile_mut()), &mut Buffers::new().scratch())
+        .backward(
+            x.tile(),
+            dy.tile(),
+            std::iter::once(lora),
+            gradient,
+            Some(dx.tile_mut()),
+            &mut Buffers::new().scratch(),
+        )
         .expect("sizes that fit");
     dx
 }

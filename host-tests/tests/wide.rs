@@ -132,7 +132,7 @@ fn the_widest_gradient_fits() {
         let tile = TileMut { mantissas: &mut dx, exponents: &mut exponents };
         let x = Tile { mantissas: &[0], exponents: &[Exp::ZERO] };
         let dy = Tile { mantissas: &dy, exponents: &[Exp(0)] };
-        linear.backward(x, dy, Some(&lora), None, Some(tile), &mut scratch).expect("fits");
+        linear.backward(x, dy, std::iter::once(lora), None, Some(tile), &mut scratch).expect("fits");
         let found = f64::from(dx[0]) * f64::from(exponents[0].get()).exp2();
         let want = f64::from(sign) * 32639.0 * MAX_OUTPUTS as f64;
         // Two roundings to 16 bits.

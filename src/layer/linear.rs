@@ -215,7 +215,7 @@ impl<'a> Linear<'a> {
     /// From `dy`, the gradient before the activation: dA and dB into `gradient`, dx into `dx`; either may be left out.
     ///
     /// `x`: `(tokens, inputs)`, as forward had it; `dy`: `(tokens, outputs)`; `dx`: `(tokens, inputs)`, canonical.
-    /// `lora` is the one adapter that learns or passes gradients.
+    /// `loras`: as forward had them, DoRA's gains excepted, through which no gradient goes; `gradient` is that of the first.
     ///
     /// Tokens may be split over calls, here and in [`forward`](Linear::forward), without changing a bit: at multiples of
     /// [`TILE`], because the tiles in which gradients are rounded count from a call's first token; and with
@@ -223,11 +223,11 @@ impl<'a> Linear<'a> {
     ///
     /// # Errors
     /// An operand of another size than the layer needs; nothing is written then.
-    pub fn backward(
+    pub fn backward<'l>(
         &self,
         x: Tile<'_>,
         dy: Tile<'_>,
-        lora: Option<&Lora<'_>>,
+        loras: impl Iterator<Item = Lora<'l>> + Clone,
         gradient: Option<LoraGradient<'_>>,
         dx: Option<TileMut<'_>>,
         scratch: &mut Scratch<'_>,
@@ -239,16 +239,17 @@ impl<'a> Linear<'a> {
         exactly("dy's exponents", tokens, dy.exponents.len())?;
         first("scratch.acc", scratch.acc, Self::acc_len(self.inputs, self.outputs, 0))?;
         first("scratch.vector", scratch.vector, Self::vector_len(self.outputs))?;
-        if let Some(lora) = lora {
-            self.check_lora(lora)?;
+        for lora in loras.clone() {
+            self.check_lora(&lora)?;
+        }
+        let learns = loras.clone().next().zip(gradient);
+        if let Some((lora, g)) = &learns {
             first("scratch.rank", scratch.rank, Self::rank_len(lora.rank, tokens))?;
             if lora.dropout.is_some() {
                 first("scratch.masked", scratch.masked, tokens.min(TILE) * self.inputs)?;
             }
-            if let Some(g) = &gradient {
-                exactly("dA", lora.a.len(), g.a.values.len())?;
-                exactly("dB", lora.b.len(), g.b.values.len())?;
-            }
+            exactly("dA", lora.a.len(), g.a.values.len())?;
+            exactly("dB", lora.b.len(), g.b.values.len())?;
         }
         let mut dx = dx;
         if let Some(dx) = &mut dx {
@@ -256,7 +257,7 @@ impl<'a> Linear<'a> {
             exactly("dx's exponents", tokens, dx.exponents.len())?;
         }
 
-        if let (Some(lora), Some(mut g)) = (lora, gradient) {
+        if let Some((lora, mut g)) = learns {
             let xs = x.mantissas.chunks(TILE * self.inputs).zip(x.exponents.chunks(TILE));
             let dys = dy.mantissas.chunks(TILE * self.outputs).zip(dy.exponents.chunks(TILE));
             for (n, ((xm, xe), (dm, de))) in xs.zip(dys).enumerate() {
@@ -267,18 +268,18 @@ impl<'a> Linear<'a> {
         }
         if let Some(dx) = &mut dx {
             for (token, (dy, (dx, e))) in dy.blocks().zip(dx.blocks_mut()).enumerate() {
-                *e = self.backward_input(token, dy, lora, dx, scratch);
+                *e = self.backward_input(token, dy, loras.clone(), dx, scratch);
             }
         }
         Ok(())
     }
 
     /// `dx = Wᵀ dy + Aᵀ t` of one token.
-    fn backward_input(
+    fn backward_input<'l>(
         &self,
         token: usize,
         dy: Block<'_>,
-        lora: Option<&Lora<'_>>,
+        loras: impl Iterator<Item = Lora<'l>>,
         dx: &mut [i16],
         scratch: &mut Scratch<'_>,
     ) -> Exp {
@@ -295,7 +296,7 @@ impl<'a> Linear<'a> {
         self.weights.transposed(self.inputs, 0, g, acc);
         let bits = self.weights.bits() + 15 + ceil_log2(self.outputs);
         let mut row = RowSum::new(acc, i32::from(self.exponent) + g_exponent.get(), bits);
-        if let Some(lora) = lora {
+        for lora in loras {
             lora.add_backward(self, token * self.inputs, dy, &mut row);
         }
         let (values, exponent) = row.finish();

@@ -187,6 +187,12 @@ impl<'a> Active<'a> {
         self.source
     }
 
+    /// Whether it is a DoRA on any layer.
+    #[cfg(feature = "train")]
+    pub(crate) fn has_gain(&self) -> bool {
+        self.records.iter().any(|r| r.gain_of(self.high).is_some())
+    }
+
     /// The pair on layer `site`, if it adapts that layer and is not switched off.
     #[must_use]
     pub fn lora(&self, site: u16) -> Option<Lora<'a>> {

@@ -165,8 +165,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         let masks = (!mask.p.is_zero()).then_some(Masks { p: mask.p, seed: mask.seed, sample: self.learner.samples });
         let objective = self.learner.sequence.objective;
         let LessonParts { view, mut gradients, work } = self.learner.lesson_parts();
-        let adapters = [view];
-        let net = Network { model: self.model, t, adapters: &adapters, masks };
+        let net = Network { model: self.model, t, adapters: self.beside, learns: Some(view), masks };
         let lesson = Lesson { net, course, objective };
         let mut work = Work::carve(&shape, &mut Workspace::again(work));
         let mut desk = Desk::carve(&shape, &mut Workspace::again(scratch.desk));

@@ -15,8 +15,9 @@ use crate::fixed::{Block, Exp, Real, Tile, TileMut};
 use crate::image::Fingerprint;
 use crate::layer::normalize::{Input, Normalize};
 use crate::layer::{ShapeError, first};
+use crate::model::run::check_adapters;
 use crate::model::transformer::learn::Unit;
-use crate::model::{Model, RunError, Scratch};
+use crate::model::{Active, Model, RunError, Scratch};
 
 /// Why a sample is refused. The adapter is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,11 @@ pub enum TrainError {
         /// Labels.
         found: usize,
     },
+    /// An adapter beside the one that learns is a DoRA: no gradient goes through that.
+    Beside {
+        /// Its place in the list.
+        index: usize,
+    },
     /// No token has a label: nothing would be learned.
     NoLabels,
     /// Gradients of the outputs are given, but the plan made no room for them: add `Train::cotangents`.
@@ -121,6 +127,9 @@ impl core::fmt::Display for TrainError {
             TrainError::Sequence(e) => e.fmt(f),
             TrainError::Labels { expected, found } => {
                 write!(f, "{found} labels for {expected} tokens: give one a token (u32::MAX where it has none)")
+            }
+            TrainError::Beside { index } => {
+                write!(f, "adapter {index} beside the one that learns is a DoRA: no gradient goes through it")
             }
             TrainError::NoLabels => write!(f, "no token of the sequence has a label: nothing would be learned"),
             TrainError::CotangentsNotPlanned => {
@@ -201,6 +210,7 @@ pub(crate) enum Phase {
 pub struct Trainer<'t, 'm, 'a, O> {
     pub(super) model: &'t Model<'m>,
     pub(super) learner: &'t mut Learner<'a>,
+    pub(super) beside: &'t [Active<'t>],
     optimizer: O,
     schedule: Schedule,
     accumulate: u32,
@@ -232,6 +242,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         Ok(Trainer {
             model,
             learner,
+            beside: &[],
             optimizer,
             schedule: Schedule::Constant,
             accumulate: 1,
@@ -240,6 +251,19 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             seed: Seed(0),
             loss: LossKind::of_head(model.spec().head),
         })
+    }
+
+    /// Adapters that are in use meanwhile and do not learn: what is learned is added to them.
+    ///
+    /// # Errors
+    /// [`TrainError::Sequence`] for one of another base; [`TrainError::Beside`] for a DoRA, through which no gradient goes.
+    pub fn beside(mut self, adapters: &'t [Active<'t>]) -> Result<Self, TrainError> {
+        check_adapters(self.model, adapters).map_err(TrainError::Sequence)?;
+        if let Some(index) = adapters.iter().position(Active::has_gain) {
+            return Err(TrainError::Beside { index });
+        }
+        self.beside = adapters;
+        Ok(self)
     }
 
     /// Samples a step: the gradient is their mean. 0 is taken as 1.
@@ -411,6 +435,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         let dropout = self.learner.dropout(site);
         let ForwardParts { view, trace, exponents } = self.learner.forward_parts();
         let lora = view.lora(site).map(|l| crate::layer::Lora { dropout, ..l });
+        let others = self.beside.iter().filter_map(|a| a.lora(site));
         let end = at + linear.inputs;
         let (x, y) = trace.split_at_mut_checked(end).unwrap_or_default();
         let x = x.get(at..).unwrap_or(&[]);
@@ -418,7 +443,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         let (ex, ey) = exponents.split_at_mut_checked(usize::from(site) + 1).unwrap_or_default();
         linear.forward(
             Tile { mantissas: x, exponents: ex.get(usize::from(site)..).unwrap_or(&[]) },
-            lora.into_iter(),
+            lora.into_iter().chain(others),
             TileMut { mantissas: y, exponents: first("trace's exponents", ey, 1)? },
             &mut scratch.layer(),
         )?;
@@ -483,7 +508,9 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         } else {
             None
         };
-        linear.backward(x, dy.as_tile(), lora.as_ref(), gradient, dx, &mut scratch.layer())?;
+        let gradient = gradient.filter(|_| lora.is_some());
+        let loras = lora.into_iter().chain(self.beside.iter().filter_map(|a| a.lora(site)));
+        linear.backward(x, dy.as_tile(), loras, gradient, dx, &mut scratch.layer())?;
         let [exponent] = dx_exponent;
         let below = site.checked_sub(1).and_then(|s| self.model.linear_spec(s)).map_or(0, |l| l.inputs);
         let next = site.saturating_sub(1);

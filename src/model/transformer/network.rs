@@ -18,7 +18,8 @@ pub(crate) struct Network<'p, 'm> {
     pub(crate) model: &'p Model<'m>,
     pub(crate) t: &'p Transformer,
     pub(crate) adapters: &'p [Active<'p>],
-    /// While training only.
+    /// The one that learns, and the masks of its inputs: while training only.
+    pub(crate) learns: Option<Active<'p>>,
     pub(crate) masks: Option<Masks>,
 }
 
@@ -64,7 +65,8 @@ impl Network<'_, '_> {
     /// What the adapters have on one layer, for tokens from number `first` on.
     pub(super) fn loras(&self, site: u16, inputs: usize, first: usize) -> impl Iterator<Item = Lora<'_>> + Clone {
         let dropout = self.masks.and_then(|m| m.at(site, first * inputs));
-        self.adapters.iter().filter_map(move |a| a.lora(site)).map(move |l| Lora { dropout, ..l })
+        let learns = self.learns.and_then(|a| a.lora(site)).map(|l| Lora { dropout, ..l });
+        learns.into_iter().chain(self.adapters.iter().filter_map(move |a| a.lora(site)))
     }
 
     /// `y = W x + b + adapters`, for a tile.
@@ -94,8 +96,10 @@ impl Network<'_, '_> {
         learn: &mut Gradients<'_>,
     ) -> Result<(), ShapeError> {
         let layer = self.model.linear(site);
-        let lora = self.loras(site, layer.inputs, span.first).next();
-        layer.backward(x, dy, lora.as_ref(), learn.of(site), dx, &mut rows.linear())
+        let loras = self.loras(site, layer.inputs, span.first);
+        // A pair that is switched off neither gives nor learns.
+        let gradient = self.learns.and_then(|a| a.lora(site)).and_then(|_| learn.of(site));
+        layer.backward(x, dy, loras, gradient, dx, &mut rows.linear())
     }
 
     /// Puts a token into the stream: its rows of the tables, or its features, projected (into `x`, `(dim)`) where the network

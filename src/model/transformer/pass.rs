@@ -118,7 +118,7 @@ impl<'p, 'm> Pass<'p, 'm> {
         check_adapters(model, adapters)?;
         check_sequence(model, t, sequence, limit)?;
         scratch.len = 0;
-        let net = Network { model, t, adapters, masks: None };
+        let net = Network { model, t, adapters, learns: None, masks: None };
         Ok(Pass { net, stack, sequence, base: 0, unit: Unit::Embed { first: 0 } })
     }
 

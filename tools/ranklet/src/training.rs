@@ -10,6 +10,7 @@ use crate::sequences::Batch;
 use anyhow::{Context, Result, bail};
 use ranklet::fixed::hash::{Purpose, Seed, Stream};
 use ranklet::fixed::{Exp, Real};
+use ranklet::image::LoraRecord;
 use ranklet::layer::normalize::Input;
 use ranklet::memory::Workspace;
 use ranklet::model::spec::{Pool, Transformer};
@@ -284,7 +285,7 @@ fn read(learner: &Learner<'_>) -> Vec<Gradients> {
     learner.records().iter().enumerate().filter_map(of).collect()
 }
 
-/// As [`gradients`], of a transformer: `cotangent` is shaped like the output of [`sequences::run`](crate::sequences::run).
+/// As [`gradients`], of a transformer; of the pairs without a bias, while the others do their part. `cotangent` is shaped like the output of [`sequences::run`](crate::sequences::run).
 ///
 /// # Errors
 /// Sequences that the model does not take.
@@ -301,15 +302,19 @@ pub fn sequence_gradients(
     }
     let (outputs, pooled) = (model.spec().outputs, t.pool != Pool::None);
     let tokens = if t.has_cross() { batch.decoder_length() } else { batch.length };
+    let (learning, beside) = adapter.apart(LoraRecord::has_extras);
+    let beside = beside.emit(model.source(), model.head().image, &Map::new())?;
+    let beside = ImageFile::of(Path::new("what is used and does not learn"), &beside);
+    let beside = [beside.adapter(model)?.view()];
     let room = Train::sgd().cotangents();
     let (gradients, _) = with_learner(
         model,
-        adapter,
+        &learning,
         room,
         |plan| plan.tokens(tokens).source(batch.length),
         |learner, scratch| {
             let plain = Sgd { lr: Real::ZERO, momentum: Real::ZERO, weight_decay: Real::ZERO };
-            let mut trainer = Trainer::new(model, learner, plain)?.accumulate(u32::MAX);
+            let mut trainer = Trainer::new(model, learner, plain)?.accumulate(u32::MAX).beside(&beside)?;
             let mut raw = vec![0; batch.length * model.spec().features * usize::from(t.vocab == 0)];
             let width = if pooled { outputs } else { tokens * outputs };
             let (mut dy, mut exponents) = (vec![0; width], vec![Exp::ZERO; width / outputs]);

@@ -87,7 +87,7 @@ fn bench_backward(
     dx: Option<TileMut<'_>>,
     scratch: &mut Scratch<'_>,
 ) -> Result<(), ShapeError> {
-    layer.backward(x, dy, lora, gradient, dx, scratch)
+    layer.backward(x, dy, lora.copied().into_iter(), gradient, dx, scratch)
 }
 
 type Buffers<'a> = (&'a mut [i64], &'a mut [i16], &'a mut [i16]);

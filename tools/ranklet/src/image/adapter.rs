@@ -25,6 +25,17 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// The pairs for which `is` does not hold, and those for which it does; the planes are copied whole.
+    #[must_use]
+    pub fn apart(&self, is: impl Fn(&LoraRecord) -> bool) -> (Parts, Parts) {
+        let of = |yes| Parts {
+            records: self.records.iter().filter(|r| is(r) == yes).copied().collect(),
+            high: self.high.clone(),
+            low: self.low.clone(),
+        };
+        (of(false), of(true))
+    }
+
     /// From pairs in ascending order of their sites.
     #[must_use]
     pub fn of(pairs: &[Pair]) -> Parts {
