@@ -123,7 +123,11 @@ fn padding_changes_no_gradient() {
             let valid: Vec<bool> = (0..padded.len()).map(|i| i < ids.len()).collect();
             let sequence = Sequence::tokens(&padded).valid(&valid);
             let lesson = if t.has_cross() {
-                Lesson { source: Some(sequence), sequence: Sequence::tokens(&[0, 4, 8, 15, 16, 23, 42]), target: class }
+                Lesson {
+                    source: Some(sequence),
+                    sequence: Sequence::tokens(&[0, 4, 8, 15, 16, 23, 42]),
+                    target: SequenceTarget::At(6, Target::Class(1)),
+                }
             } else if t.decoder > 0 {
                 Lesson { source: None, sequence, target: SequenceTarget::Next }
             } else {
