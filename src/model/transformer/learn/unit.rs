@@ -148,17 +148,17 @@ impl Course<'_> {
         let cross = unit.stack == Stack::Decoder && self.t.has_cross();
         let sites = self.t.block(unit.stack, unit.layer);
         match unit.step {
-            Step::Embed => Some(self.into_block(Unit { first: 0, ..unit }, 0)),
+            Step::Embed => Some(self.enter_block(Unit { first: 0, ..unit }, 0)),
             Step::Keys | Step::CrossKeys => to(Step::Block),
             Step::Block if unit.layer + 1 < self.t.blocks(unit.stack) => {
-                Some(self.into_block(Unit { first: 0, ..unit }, unit.layer + 1))
+                Some(self.enter_block(Unit { first: 0, ..unit }, unit.layer + 1))
             }
             Step::Block if unit.stack != self.last() => to(Step::Memory),
             Step::Block => to(Step::Head),
             Step::Memory => to(Step::Embed).map(|u| Unit { stack: Stack::Decoder, layer: 0, ..u }),
             Step::Head => {
                 let layer = self.t.blocks(self.last()).saturating_sub(1);
-                (self.place(self.last(), layer) >= self.low()).then(|| self.back_into(unit, self.last(), layer))
+                (self.place(self.last(), layer) >= self.low()).then(|| self.reenter(unit, self.last(), layer))
             }
             Step::KeysAgain | Step::CrossKeysAgain => to(Step::Again),
             Step::Again => to(Step::Feed),
@@ -177,12 +177,12 @@ impl Course<'_> {
             Step::Queries => to(Step::Pairs),
             Step::Pairs => to(Step::Inputs),
             Step::Inputs => self.below(unit),
-            Step::End => Some(self.back_into(unit, Stack::Encoder, self.t.encoder.saturating_sub(1))),
+            Step::End => Some(self.reenter(unit, Stack::Encoder, self.t.encoder.saturating_sub(1))),
             Step::Projection => None,
         }
     }
 
-    fn into_block(&self, unit: Unit, layer: u16) -> Unit {
+    fn enter_block(&self, unit: Unit, layer: u16) -> Unit {
         let step = match unit.stack {
             Stack::Encoder => Step::Keys,
             Stack::Decoder if self.t.has_cross() => Step::CrossKeys,
@@ -191,7 +191,7 @@ impl Course<'_> {
         Unit { step, layer, ..unit }
     }
 
-    fn back_into(&self, unit: Unit, stack: Stack, layer: u16) -> Unit {
+    fn reenter(&self, unit: Unit, stack: Stack, layer: u16) -> Unit {
         let step = match stack {
             Stack::Encoder => Step::KeysAgain,
             Stack::Decoder if self.t.has_cross() => Step::CrossKeysAgain,
@@ -205,7 +205,7 @@ impl Course<'_> {
         let input = self.t.input_site();
         if self.place(unit.stack, unit.layer) > self.low() {
             return Some(match unit.layer.checked_sub(1) {
-                Some(layer) => self.back_into(unit, unit.stack, layer),
+                Some(layer) => self.reenter(unit, unit.stack, layer),
                 None => Unit { step: Step::End, stack: Stack::Encoder, first: 0, ..unit },
             });
         }
