@@ -3,7 +3,7 @@
 //! - [`board`]: what a board crate must provide, as one trait.
 //! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
 //! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`mod@bench`], [`demo`],
-//!   and [`broken`], which only proves that a panic is seen.
+//!   [`attention`] and [`learning`] (transformers that run and that learn), and [`broken`], which only proves that a panic is seen.
 //! - [`workload`]: what the digest is taken over.
 //! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
 //!
@@ -11,6 +11,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod attention;
 pub mod bench;
 pub mod board;
 pub mod broken;
@@ -21,6 +22,7 @@ pub mod counter;
 pub mod demo;
 pub mod digest;
 pub mod failure;
+pub mod learning;
 pub mod record;
 pub mod workload;
 

@@ -1,0 +1,5 @@
+//! `attention` on this machine.
+
+fn main() -> std::process::ExitCode {
+    host::run(ranklet_suite::attention::run)
+}

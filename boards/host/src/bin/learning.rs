@@ -1,0 +1,5 @@
+//! `learning` on this machine.
+
+fn main() -> std::process::ExitCode {
+    host::run(ranklet_suite::learning::run)
+}
