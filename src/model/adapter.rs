@@ -11,6 +11,7 @@ use crate::image::record::RecordProblem;
 use crate::image::{Fingerprint, Head, ImageError, Kind, LoraRecord, Section};
 use crate::layer::Lora;
 use crate::layer::linear::Extras;
+use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// Why an adapter cannot be used.
@@ -208,6 +209,49 @@ impl<'a> Active<'a> {
             scaling,
             dropout: None,
             extras: Extras { gain: r.gain_of(self.high), bias: r.bias_of(self.high), factor: self.factor },
+        })
+    }
+}
+
+/// What the adapters of a call have on one layer: the one that learns, if any, and then the others.
+///
+/// One type for all callers, so that a layer is compiled once.
+#[derive(Clone, Debug)]
+pub(crate) struct Loras<'a> {
+    learns: Option<Lora<'a>>,
+    others: &'a [Active<'a>],
+    site: u16,
+    /// The outputs that are wanted, unless all are.
+    rows: Option<Range<usize>>,
+}
+
+impl<'a> Loras<'a> {
+    pub(crate) const fn new(learns: Option<Lora<'a>>, others: &'a [Active<'a>], site: u16) -> Loras<'a> {
+        Loras { learns, others, site, rows: None }
+    }
+
+    /// For the layer that has only some of the outputs.
+    pub(crate) fn rows(self, rows: Range<usize>) -> Loras<'a> {
+        Loras { rows: Some(rows), ..self }
+    }
+}
+
+impl<'a> Iterator for Loras<'a> {
+    type Item = Lora<'a>;
+
+    fn next(&mut self) -> Option<Lora<'a>> {
+        let lora = self.learns.take().or_else(|| {
+            while let Some((one, others)) = self.others.split_first() {
+                self.others = others;
+                if let Some(lora) = one.lora(self.site) {
+                    return Some(lora);
+                }
+            }
+            None
+        })?;
+        Some(match &self.rows {
+            Some(rows) => lora.rows(rows.clone()),
+            None => lora,
         })
     }
 }

@@ -1,12 +1,12 @@
 //! [`Runner`]: inference in bounded units, one layer each.
 
 use super::Model;
-use super::adapter::Active;
+use super::adapter::{Active, Loras};
 use super::plan::Scratch;
 use crate::fixed::{Block, Exp, Tile, TileMut};
 use crate::image::Fingerprint;
+use crate::layer::ShapeError;
 use crate::layer::normalize::{Input, Normalize};
-use crate::layer::{Lora, ShapeError};
 
 /// Why a network does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl<'m, 'l> Runner<'m, 'l> {
         let x = crate::layer::first("scratch.vectors", x, self.width)?;
         let y = crate::layer::first("scratch.vectors", y, linear.outputs)?;
         let mut exponent = [Exp::ZERO];
-        let loras = self.adapters.iter().filter_map(|a| -> Option<Lora<'_>> { a.lora(site) });
+        let loras = Loras::new(None, self.adapters, site);
         linear.forward(
             Tile { mantissas: x, exponents: &[self.exponent] },
             loras,

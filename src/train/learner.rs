@@ -18,6 +18,7 @@ pub use start::LearnError;
 
 use super::loss::Staged;
 use super::moments::TensorState;
+use super::sequence::Run;
 use super::trainer::Phase;
 use super::update::Turn;
 use crate::fixed::hash::Seed;
@@ -73,6 +74,8 @@ pub(crate) struct Under {
     pub(crate) objective: Objective,
     /// Of the tokens so far.
     pub(crate) loss: Real,
+    /// What runs its units.
+    pub(crate) run: Option<Run>,
 }
 
 /// Dropout of one sample.

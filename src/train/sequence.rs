@@ -1,6 +1,6 @@
 //! Sequences as samples: what [`Trainer`] takes for a transformer, and how its units run.
 
-use super::learner::{LessonParts, Under};
+use super::learner::{Learner, LessonParts, Under};
 use super::loss::{IGNORE, SequenceTarget, Target};
 use super::optimizer::Optimizer;
 use super::trainer::{Phase, TrainError, Trainer, stage};
@@ -15,7 +15,7 @@ use crate::model::transformer::network::Network;
 use crate::model::transformer::parts::one_of;
 use crate::model::transformer::pass::check_sequence;
 use crate::model::transformer::sequence::Source;
-use crate::model::{Model, RunError, Scratch, Sequence};
+use crate::model::{Active, Model, RunError, Scratch, Sequence};
 
 impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     /// Takes a sequence for an encoder, or for a decoder that has none, and copies it, so that the caller's buffers are free
@@ -114,10 +114,11 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
                 Objective::Cotangents
             }
         };
-        self.learner.sequence = Under { own: sequence.len(), source: from, objective, loss: Real::ZERO };
+        self.learner.sequence =
+            Under { own: sequence.len(), source: from, objective, loss: Real::ZERO, run: Some(run) };
         self.learner.samples = self.learner.samples.wrapping_add(1);
         self.learner.mask = super::learner::Mask { p: self.dropout, seed: self.seed };
-        self.learner.phase = Phase::Lesson(self.course(&t).start());
+        self.learner.phase = Phase::Lesson(course(self.learner, &t).start());
         Ok(())
     }
 
@@ -151,40 +152,65 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         }
     }
 
-    fn course<'t>(&self, t: &'t Transformer) -> Course<'t> {
-        let Under { own, source, objective, .. } = self.learner.sequence;
-        let by_token = !matches!(objective, Objective::Pooled { .. });
-        Course { t, own, source, lowest: self.learner.lowest_site(), by_token }
-    }
-
     /// Runs a unit of a sequence; returns the loss, from the last unit that computes a part of it.
     pub(super) fn lesson(&mut self, unit: Unit, scratch: &mut Scratch<'_>) -> Result<Option<Real>, ShapeError> {
-        let (Some(t), Some(shape)) = (self.model.spec().transformer(), self.learner.shape) else { return Ok(None) };
-        let course = self.course(t);
-        let mask = self.learner.mask;
-        let masks = (!mask.p.is_zero()).then_some(Masks { p: mask.p, seed: mask.seed, sample: self.learner.samples });
-        let objective = self.learner.sequence.objective;
-        let LessonParts { view, mut gradients, work } = self.learner.lesson_parts();
-        let net = Network { model: self.model, t, adapters: self.beside, learns: Some(view), masks };
-        let lesson = Lesson { net, course, objective };
-        let mut work = Work::carve(&shape, &mut Workspace::again(work));
-        let mut desk = Desk::carve(&shape, &mut Workspace::again(scratch.desk));
-        let mut done = unit;
-        let loss = lesson.run(&mut done, &mut work, &mut desk, &mut gradients)?;
-
-        let next = course.next(done);
-        let mut told = None;
-        if let Some(loss) = loss {
-            let sum = self.learner.sequence.loss.add(loss);
-            self.learner.sequence.loss = sum;
-            told = next.is_none_or(|n| !n.is_head()).then_some(sum);
-        }
+        let Some(run) = self.learner.sequence.run else { return Ok(None) };
+        let Ran { next, loss } = run(self.learner, self.model, self.beside, unit, scratch)?;
         match next {
             Some(next) => self.learner.phase = Phase::Lesson(next),
             None => self.finish(),
         }
-        Ok(told)
+        Ok(loss)
     }
+}
+
+/// What a unit brought, and the one behind it.
+pub(crate) struct Ran {
+    next: Option<Unit>,
+    loss: Option<Real>,
+}
+
+/// How a unit of a sequence is run. A learner is told with its first sequence: firmware that trains no transformer does not
+/// hold the code that would.
+pub(crate) type Run =
+    fn(&mut Learner<'_>, &Model<'_>, &[Active<'_>], Unit, &mut Scratch<'_>) -> Result<Ran, ShapeError>;
+
+fn run(
+    learner: &mut Learner<'_>,
+    model: &Model<'_>,
+    beside: &[Active<'_>],
+    unit: Unit,
+    scratch: &mut Scratch<'_>,
+) -> Result<Ran, ShapeError> {
+    let (Some(t), Some(shape)) = (model.spec().transformer(), learner.shape) else {
+        return Ok(Ran { next: None, loss: None });
+    };
+    let course = course(learner, t);
+    let mask = learner.mask;
+    let masks = (!mask.p.is_zero()).then_some(Masks { p: mask.p, seed: mask.seed, sample: learner.samples });
+    let objective = learner.sequence.objective;
+    let LessonParts { view, mut gradients, work } = learner.lesson_parts();
+    let net = Network { model, t, adapters: beside, learns: Some(view), masks };
+    let lesson = Lesson { net, course, objective };
+    let mut work = Work::carve(&shape, &mut Workspace::again(work));
+    let mut desk = Desk::carve(&shape, &mut Workspace::again(scratch.desk));
+    let mut done = unit;
+    let loss = lesson.run(&mut done, &mut work, &mut desk, &mut gradients)?;
+
+    let next = course.next(done);
+    let mut told = None;
+    if let Some(loss) = loss {
+        let sum = learner.sequence.loss.add(loss);
+        learner.sequence.loss = sum;
+        told = next.is_none_or(|n| !n.is_head()).then_some(sum);
+    }
+    Ok(Ran { next, loss: told })
+}
+
+fn course<'t>(learner: &Learner<'_>, t: &'t Transformer) -> Course<'t> {
+    let Under { own, source, objective, .. } = learner.sequence;
+    let by_token = !matches!(objective, Objective::Pooled { .. });
+    Course { t, own, source, lowest: learner.lowest_site(), by_token }
 }
 
 /// Copies a sequence to the places from number `at` on.

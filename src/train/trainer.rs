@@ -15,6 +15,7 @@ use crate::fixed::{Block, Exp, Real, Tile, TileMut};
 use crate::image::Fingerprint;
 use crate::layer::normalize::{Input, Normalize};
 use crate::layer::{ShapeError, first};
+use crate::model::adapter::Loras;
 use crate::model::run::check_adapters;
 use crate::model::transformer::learn::Unit;
 use crate::model::{Active, Model, RunError, Scratch};
@@ -435,7 +436,6 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         let dropout = self.learner.dropout(site);
         let ForwardParts { view, trace, exponents } = self.learner.forward_parts();
         let lora = view.lora(site).map(|l| crate::layer::Lora { dropout, ..l });
-        let others = self.beside.iter().filter_map(|a| a.lora(site));
         let end = at + linear.inputs;
         let (x, y) = trace.split_at_mut_checked(end).unwrap_or_default();
         let x = x.get(at..).unwrap_or(&[]);
@@ -443,7 +443,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         let (ex, ey) = exponents.split_at_mut_checked(usize::from(site) + 1).unwrap_or_default();
         linear.forward(
             Tile { mantissas: x, exponents: ex.get(usize::from(site)..).unwrap_or(&[]) },
-            lora.into_iter().chain(others),
+            Loras::new(lora, self.beside, site),
             TileMut { mantissas: y, exponents: first("trace's exponents", ey, 1)? },
             &mut scratch.layer(),
         )?;
@@ -509,7 +509,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             None
         };
         let gradient = gradient.filter(|_| lora.is_some());
-        let loras = lora.into_iter().chain(self.beside.iter().filter_map(|a| a.lora(site)));
+        let loras = Loras::new(lora, self.beside, site);
         linear.backward(x, dy.as_tile(), loras, gradient, dx, &mut scratch.layer())?;
         let [exponent] = dx_exponent;
         let below = site.checked_sub(1).and_then(|s| self.model.linear_spec(s)).map_or(0, |l| l.inputs);

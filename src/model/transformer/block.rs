@@ -62,7 +62,7 @@ impl<'m> BlockOf<'_, 'm> {
         let Some([key, value]) = sites.key_value else {
             let range = self.rows_of(part);
             let layer: Linear<'m> = self.net.model.linear(sites.query).rows(range.clone());
-            let loras = self.net.loras(sites.query, layer.inputs, span.first).map(|l| l.rows(range.clone()));
+            let loras = self.net.loras(sites.query, layer.inputs, span.first).rows(range);
             return layer.forward(x, loras, y, &mut rows.linear());
         };
         let site = match part {

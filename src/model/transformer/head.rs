@@ -9,6 +9,7 @@ use crate::fixed::row_sum::RowSum;
 use crate::fixed::{Block, Exp, Tile, TileMut};
 use crate::layer::activation::Activation;
 use crate::layer::linear;
+use crate::model::adapter::Loras;
 use crate::model::run::RunError;
 use crate::model::spec::{HeadKind, Pool};
 use crate::model::{Active, Model};
@@ -156,7 +157,7 @@ impl Model<'_> {
         let mut exponents = [Exp::ZERO];
         self.linear(site).forward(
             Tile { mantissas: x.mantissas, exponents: &[x.exponent] },
-            adapters.iter().filter_map(|a| a.lora(site)),
+            Loras::new(None, adapters, site),
             TileMut { mantissas: y, exponents: &mut exponents },
             &mut linear::Scratch { acc, vector: &mut [], rank: &mut [], masked: &mut [] },
         )?;

@@ -6,6 +6,7 @@ use crate::fixed::{Block, Exp, Tile, TileMut};
 use crate::layer::dropout::Masks;
 use crate::layer::residual::StreamMut;
 use crate::layer::{Lora, ShapeError, embedding, first};
+use crate::model::adapter::Loras;
 use crate::model::spec::transformer::Table;
 use crate::model::spec::{Stack, Transformer};
 use crate::model::{Active, Model};
@@ -61,12 +62,12 @@ pub(crate) enum Given<'g> {
     Features(Block<'g>),
 }
 
-impl Network<'_, '_> {
+impl<'p> Network<'p, '_> {
     /// What the adapters have on one layer, for tokens from number `first` on.
-    pub(super) fn loras(&self, site: u16, inputs: usize, first: usize) -> impl Iterator<Item = Lora<'_>> + Clone {
+    pub(super) fn loras(&self, site: u16, inputs: usize, first: usize) -> Loras<'p> {
         let dropout = self.masks.and_then(|m| m.at(site, first * inputs));
         let learns = self.learns.and_then(|a| a.lora(site)).map(|l| Lora { dropout, ..l });
-        learns.into_iter().chain(self.adapters.iter().filter_map(move |a| a.lora(site)))
+        Loras::new(learns, self.adapters, site)
     }
 
     /// `y = W x + b + adapters`, for a tile.

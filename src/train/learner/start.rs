@@ -227,7 +227,7 @@ impl<'a> Learn<'a> {
             gradients: self.gradients,
             shape: self.shape,
             work: self.work,
-            sequence: Under { own: 0, source: 0, objective: Objective::Cotangents, loss: Real::ZERO },
+            sequence: Under { own: 0, source: 0, objective: Objective::Cotangents, loss: Real::ZERO, run: None },
             samples: 0,
             steps: 0,
             moment_steps: 0,
