@@ -189,9 +189,7 @@ impl<'a> Linear<'a> {
         let mut y = y;
         let rows = acc.chunks_exact_mut(self.outputs);
         for (token, ((x, acc), (y, y_exponent))) in x.blocks().zip(rows).zip(y.blocks_mut()).enumerate() {
-            for (a, &s) in acc.iter_mut().zip(self.scales) {
-                *a = a.wrapping_mul(i64::from(s)); // < 2^(7 or 15 + 15 + 17 + 16) ≤ 2^63
-            }
+            self.scale(acc);
             let bits = self.weights.bits() + 15 + ceil_log2(self.inputs) + 16;
             let (exponent, bits) = gained(loras.clone(), acc, i32::from(self.exponent) + x.exponent.get(), bits);
             let mut row = RowSum::new(acc, exponent, bits);
@@ -203,13 +201,25 @@ impl<'a> Linear<'a> {
                 lora.add_forward(self.inputs, x, &mut row);
                 lora.add_bias(&mut row);
             }
-            let (values, exponent) = row.finish();
-            if self.activation == Activation::Relu {
-                values.iter_mut().for_each(|v| *v = (*v).max(0));
-            }
-            *y_exponent = requantize(values, exponent, y);
+            *y_exponent = self.round(row, y);
         }
         Ok(())
+    }
+
+    /// Multiplies a row of exact sums by the row scales.
+    fn scale(&self, acc: &mut [i64]) {
+        for (a, &s) in acc.iter_mut().zip(self.scales) {
+            *a = a.wrapping_mul(i64::from(s)); // < 2^(7 or 15 + 15 + 17 + 16) ≤ 2^63
+        }
+    }
+
+    /// What follows the sum, and its rounding.
+    fn round(&self, row: RowSum<'_>, y: &mut [i16]) -> Exp {
+        let (values, exponent) = row.finish();
+        if self.activation == Activation::Relu {
+            values.iter_mut().for_each(|v| *v = (*v).max(0));
+        }
+        requantize(values, exponent, y)
     }
 
     /// From `dy`, the gradient before the activation: dA and dB into `gradient`, dx into `dx`; either may be left out.
@@ -283,6 +293,16 @@ impl<'a> Linear<'a> {
         dx: &mut [i16],
         scratch: &mut Scratch<'_>,
     ) -> Exp {
+        let mut row = self.transposed(dy, scratch);
+        for lora in loras {
+            lora.add_backward(self, token * self.inputs, dy, &mut row);
+        }
+        let (values, exponent) = row.finish();
+        requantize(values, exponent, dx)
+    }
+
+    /// `Wᵀ dy` of one token.
+    fn transposed<'s>(&self, dy: Block<'_>, scratch: &'s mut Scratch<'_>) -> RowSum<'s> {
         // The row scales are folded into the gradient, rounded once to 16 bits.
         let scaled = scratch.acc.iter_mut().zip(dy.mantissas).zip(self.scales);
         for ((a, &d), &s) in scaled {
@@ -295,12 +315,7 @@ impl<'a> Linear<'a> {
         let acc = scratch.acc.get_mut(..self.inputs).unwrap_or(&mut []);
         self.weights.transposed(self.inputs, 0, g, acc);
         let bits = self.weights.bits() + 15 + ceil_log2(self.outputs);
-        let mut row = RowSum::new(acc, i32::from(self.exponent) + g_exponent.get(), bits);
-        for lora in loras {
-            lora.add_backward(self, token * self.inputs, dy, &mut row);
-        }
-        let (values, exponent) = row.finish();
-        requantize(values, exponent, dx)
+        RowSum::new(acc, i32::from(self.exponent) + g_exponent.get(), bits)
     }
 }
 
@@ -314,18 +329,25 @@ fn gained<'l>(loras: impl Iterator<Item = Lora<'l>> + Clone, row: &mut [i64], ex
     if loras.clone().all(|l| l.extras.gain.is_none()) {
         return (exponent, bits);
     }
-    let excess = bit_length(row.iter().fold(0, |u, v| u | v.unsigned_abs())).saturating_sub(31);
-    for (o, v) in row.iter_mut().enumerate() {
+    let of_output = |o: usize| {
         let of = |l: Lora<'l>| {
             let (gain, e) = l.extras.gain?;
             let (factor, f) = l.extras.factor.to_parts_16();
             let product = i64::from(*gain.get(o)?) * i64::from(factor);
             Some(shift_half_even_saturating_i32(product, -(e.get() + f + GAIN_FRACTION)))
         };
-        let gain = loras.clone().filter_map(of).fold(1 << GAIN_FRACTION, i32::saturating_add);
-        *v = shift_right_half_even(*v, excess) * i64::from(gain);
+        loras.clone().filter_map(of).fold(1 << GAIN_FRACTION, i32::saturating_add)
+    };
+    (exponent + multiply(row, &of_output) - GAIN_FRACTION, 62)
+}
+
+/// Multiplies a row, cut to 31 bits, by factors of 31 bits; returns by how much the exponent rises.
+fn multiply(row: &mut [i64], factor: &dyn Fn(usize) -> i32) -> i32 {
+    let excess = bit_length(row.iter().fold(0, |u, v| u | v.unsigned_abs())).saturating_sub(31);
+    for (o, v) in row.iter_mut().enumerate() {
+        *v = shift_right_half_even(*v, excess) * i64::from(factor(o));
     }
-    (exponent + excess as i32 - GAIN_FRACTION, 62)
+    excess as i32
 }
 
 impl<'a> Lora<'a> {

@@ -10,10 +10,11 @@
 //! * [`loss`]: cross-entropy, binary cross-entropy on logits, mean squared error
 //! * [`optimizer`]: what an optimizer is; [`adamw`], [`sgd`]; [`rule`]: either, chosen at run time
 //! * [`schedule`]: the learning rate over time
-//! * [`trainer`]: the sequence of units; `update`: how it updates a tensor, a part at a time
+//! * [`trainer`]: the sequence of units; `units` and `sequence`: what they do; `update`: how a tensor is updated, a part at a time
 //! * [`master`], [`moments`]: the number formats of the parameters and of the optimizers' state
 
 pub mod adamw;
+pub mod error;
 pub mod learner;
 pub mod loss;
 pub mod master;
@@ -24,13 +25,15 @@ pub mod schedule;
 mod sequence;
 pub mod sgd;
 pub mod trainer;
+mod units;
 mod update;
 
 pub use adamw::AdamW;
+pub use error::TrainError;
 pub use learner::{Learn, LearnError, Learner};
 pub use loss::{IGNORE, LossKind, SequenceTarget, Target};
 pub use optimizer::Optimizer;
 pub use rule::Rule;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
-pub use trainer::{Progress, TrainError, Trainer};
+pub use trainer::{Progress, Trainer};

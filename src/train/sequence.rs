@@ -1,9 +1,11 @@
 //! Sequences as samples: what [`Trainer`] takes for a transformer, and how its units run.
 
+use super::error::TrainError;
 use super::learner::{Learner, LessonParts, Under};
 use super::loss::{IGNORE, SequenceTarget, Target};
 use super::optimizer::Optimizer;
-use super::trainer::{Phase, TrainError, Trainer, stage};
+use super::trainer::{Phase, Trainer, stage};
+use super::units::Units;
 use crate::fixed::Real;
 use crate::layer::dropout::Masks;
 use crate::layer::normalize::Normalize;
@@ -151,14 +153,16 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             }
         }
     }
+}
 
+impl Units<'_, '_, '_> {
     /// Runs a unit of a sequence; returns the loss, from the last unit that computes a part of it.
     pub(super) fn lesson(&mut self, unit: Unit, scratch: &mut Scratch<'_>) -> Result<Option<Real>, ShapeError> {
         let Some(run) = self.learner.sequence.run else { return Ok(None) };
         let Ran { next, loss } = run(self.learner, self.model, self.beside, unit, scratch)?;
         match next {
             Some(next) => self.learner.phase = Phase::Lesson(next),
-            None => self.finish(),
+            None => self.learner.phase = Phase::Gathered,
         }
         Ok(loss)
     }

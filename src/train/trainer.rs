@@ -4,155 +4,21 @@
 //! ([`Train::update_elements`](crate::model::Train::update_elements) says how large a part).
 //! Between units all state lies in the learner's memory, so the scratch may serve an inference meanwhile.
 
-use super::learner::{BackwardParts, ForwardParts, Learner, Mask};
-use super::loss::{LossKind, Staged, Target, loss};
+use super::error::TrainError;
+use super::learner::{Learner, Mask};
+use super::loss::{LossKind, Staged, Target};
 use super::moments::sum_of_squares;
 use super::optimizer::{Optimizer, is_decay};
 use super::schedule::Schedule;
+use super::units::Units;
 use super::update::{Step, Turn};
 use crate::fixed::hash::{Purpose, Seed, Stream};
-use crate::fixed::{Block, Exp, Real, Tile, TileMut};
-use crate::image::Fingerprint;
+use crate::fixed::{Exp, Real};
 use crate::layer::normalize::{Input, Normalize};
 use crate::layer::{ShapeError, first};
-use crate::model::adapter::Loras;
 use crate::model::run::check_adapters;
 use crate::model::transformer::learn::Unit;
-use crate::model::{Active, Model, RunError, Scratch};
-
-/// Why a sample is refused. The adapter is unchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum TrainError {
-    /// The sample before has not been finished: call `advance` until there is no more.
-    Busy,
-    /// The learner belongs to another base.
-    Base {
-        /// Of the model.
-        expected: Fingerprint,
-        /// Of the learner.
-        found: Fingerprint,
-    },
-    /// The optimizer keeps more moments than the plan made room for.
-    Moments {
-        /// What the optimizer keeps for each parameter.
-        needed: usize,
-        /// What the plan has.
-        planned: usize,
-    },
-    /// A hyper-parameter that nothing can be trained with.
-    Hyperparameter {
-        /// Which, and what it may be.
-        name: &'static str,
-    },
-    /// Dropout was asked for, but the plan made no room for it: add `Train::dropout`.
-    DropoutNotPlanned,
-    /// The input has another number of features than the network.
-    Input {
-        /// The spec's.
-        expected: usize,
-        /// The input's.
-        found: usize,
-    },
-    /// There is no such class.
-    Class {
-        /// The label.
-        found: usize,
-        /// Classes there are.
-        classes: usize,
-    },
-    /// The network takes the other kind of sample: [`sample`](Trainer::sample) for perceptrons,
-    /// [`sequence`](Trainer::sequence) or [`pair`](Trainer::pair) for transformers.
-    Architecture,
-    /// The sequence does not fit the network or the plan.
-    Sequence(RunError),
-    /// Labels, or given gradients, of another number than the sequence has tokens.
-    Labels {
-        /// Tokens.
-        expected: usize,
-        /// Labels.
-        found: usize,
-    },
-    /// An adapter beside the one that learns is a DoRA: no gradient goes through that.
-    Beside {
-        /// Its place in the list.
-        index: usize,
-    },
-    /// No token has a label: nothing would be learned.
-    NoLabels,
-    /// Gradients of the outputs are given, but the plan made no room for them: add `Train::cotangents`.
-    CotangentsNotPlanned,
-    /// The target has another length than the output.
-    TargetLength {
-        /// The spec's outputs.
-        expected: usize,
-        /// The target's.
-        found: usize,
-    },
-    /// A target of another kind than the loss takes.
-    TargetKind {
-        /// The loss.
-        loss: LossKind,
-    },
-    /// The network has no head, so it has no loss: choose one with `Trainer::loss`.
-    NoLoss,
-    /// A buffer is too small: the memory was split by the plan of another network.
-    Shape(ShapeError),
-}
-
-impl core::fmt::Display for TrainError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            TrainError::Busy => write!(f, "the sample before is not finished: call advance until there is no more"),
-            TrainError::Base { expected, found } => {
-                write!(f, "the learner belongs to the base {found}, the model is {expected}")
-            }
-            TrainError::Moments { needed, planned } => write!(
-                f,
-                "the optimizer keeps {needed} moments a parameter, the plan made room for {planned}: \
-                 plan with Train::adamw() or Train::momentum()"
-            ),
-            TrainError::Hyperparameter { name } => write!(f, "out of range: {name}"),
-            TrainError::DropoutNotPlanned => write!(f, "the plan made no room for dropout: add Train::dropout()"),
-            TrainError::Input { expected, found } => {
-                write!(f, "the input has {found} features, the network takes {expected}")
-            }
-            TrainError::Class { found, classes } => {
-                write!(f, "label {found}, but there are {classes} classes (0 to {})", classes.saturating_sub(1))
-            }
-            TrainError::Architecture => write!(
-                f,
-                "the network takes the other kind of sample: `sample` is for perceptrons, `sequence` and `pair` for transformers"
-            ),
-            TrainError::Sequence(e) => e.fmt(f),
-            TrainError::Labels { expected, found } => {
-                write!(f, "{found} labels for {expected} tokens: give one a token (u32::MAX where it has none)")
-            }
-            TrainError::Beside { index } => {
-                write!(f, "adapter {index} beside the one that learns is a DoRA: no gradient goes through it")
-            }
-            TrainError::NoLabels => write!(f, "no token of the sequence has a label: nothing would be learned"),
-            TrainError::CotangentsNotPlanned => {
-                write!(f, "the plan made no room for given gradients: add Train::cotangents()")
-            }
-            TrainError::TargetLength { expected, found } => {
-                write!(f, "the target has {found} values, the network has {expected} outputs")
-            }
-            TrainError::TargetKind { loss } => write!(f, "this kind of target does not go with {loss:?}"),
-            TrainError::NoLoss => write!(f, "the network has no head: choose a loss with Trainer::loss"),
-            TrainError::Shape(e) => write!(f, "memory of another network's plan: {e}"),
-        }
-    }
-}
-
-impl core::error::Error for TrainError {}
-
-impl From<ShapeError> for TrainError {
-    fn from(e: ShapeError) -> Self {
-        TrainError::Shape(e)
-    }
-}
+use crate::model::{Active, Model, Scratch};
 
 /// What a unit brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +58,8 @@ pub(crate) enum Phase {
     },
     /// Of a sequence.
     Lesson(Unit),
+    /// The sample's gradient is complete: within a unit only.
+    Gathered,
     Norm {
         tensor: usize,
         sum: Real,
@@ -419,115 +287,25 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
     }
 
     fn unit(&mut self, scratch: &mut Scratch<'_>) -> Result<(Option<Real>, bool), ShapeError> {
-        match self.learner.phase {
-            Phase::Idle => {}
-            Phase::Forward { site, at } => self.forward(site, at, scratch)?,
-            Phase::Loss { at } => return Ok((Some(self.loss_unit(at, scratch)), false)),
-            Phase::Backward { site, at, flip, exponent } => self.backward(site, at, flip, exponent, scratch)?,
-            Phase::Lesson(unit) => return Ok((self.lesson(unit, scratch)?, false)),
+        let mut units = Units { model: self.model, learner: self.learner, beside: self.beside };
+        let mut loss = None;
+        match units.learner.phase {
+            Phase::Idle | Phase::Gathered => {}
+            Phase::Forward { site, at } => units.forward(site, at, scratch)?,
+            Phase::Loss { at } => loss = Some(units.loss(at, scratch)),
+            Phase::Backward { site, at, flip, exponent } => units.backward(site, at, flip, exponent, scratch)?,
+            Phase::Lesson(unit) => loss = units.lesson(unit, scratch)?,
             Phase::Norm { tensor, sum } => self.norm(tensor, sum),
             Phase::Update { tensor, factor, turn } => return Ok((None, self.update(tensor, factor, turn))),
         }
-        Ok((None, false))
-    }
-
-    fn forward(&mut self, site: u16, at: usize, scratch: &mut Scratch<'_>) -> Result<(), ShapeError> {
-        let linear = self.model.linear(site);
-        let dropout = self.learner.dropout(site);
-        let ForwardParts { view, trace, exponents } = self.learner.forward_parts();
-        let lora = view.lora(site).map(|l| crate::layer::Lora { dropout, ..l });
-        let end = at + linear.inputs;
-        let (x, y) = trace.split_at_mut_checked(end).unwrap_or_default();
-        let x = x.get(at..).unwrap_or(&[]);
-        let y = first("trace", y, linear.outputs)?;
-        let (ex, ey) = exponents.split_at_mut_checked(usize::from(site) + 1).unwrap_or_default();
-        linear.forward(
-            Tile { mantissas: x, exponents: ex.get(usize::from(site)..).unwrap_or(&[]) },
-            Loras::new(lora, self.beside, site),
-            TileMut { mantissas: y, exponents: first("trace's exponents", ey, 1)? },
-            &mut scratch.layer(),
-        )?;
-        let next = site + 1;
-        self.learner.phase = if next < self.model.spec().linears {
-            Phase::Forward { site: next, at: end }
-        } else {
-            Phase::Loss { at: end }
-        };
-        Ok(())
-    }
-
-    fn loss_unit(&mut self, at: usize, scratch: &mut Scratch<'_>) -> Real {
-        let spec = self.model.spec();
-        let y = Block {
-            mantissas: self.learner.trace.get(at..at + spec.outputs).unwrap_or(&[]),
-            exponent: self.learner.trace_exponents.get(usize::from(spec.linears)).copied().unwrap_or(Exp::ZERO),
-        };
-        let [dy, _] = &mut self.learner.gradients;
-        let dy = dy.get_mut(..spec.outputs).unwrap_or_default();
-        let (value, exponent) = loss(y, self.learner.staged, dy, Real::ONE, scratch.acc);
-        let site = spec.linears - 1;
-        let inputs = self.model.linear_spec(site).map_or(0, |l| l.inputs);
-        self.learner.phase = Phase::Backward { site, at: at - inputs, flip: 0, exponent };
-        self.leave_backward(site.wrapping_add(1));
-        value
-    }
-
-    fn backward(
-        &mut self,
-        site: u16,
-        at: usize,
-        flip: usize,
-        exponent: Exp,
-        scratch: &mut Scratch<'_>,
-    ) -> Result<(), ShapeError> {
-        let linear = self.model.linear(site);
-        let lowest = self.learner.lowest_site();
-        let dropout = self.learner.dropout(site);
-        let parts = self.learner.backward_parts(site);
-        let BackwardParts { view, gradient, trace, trace_exponents, gradients: [even, odd] } = parts;
-        let lora = view.lora(site).map(|l| crate::layer::Lora { dropout, ..l });
-        let (dy, dx) = if flip == 0 { (even, odd) } else { (odd, even) };
-
-        let end = at + linear.inputs;
-        let site_index = usize::from(site);
-        let x = Tile {
-            mantissas: trace.get(at..end).unwrap_or(&[]),
-            exponents: trace_exponents.get(site_index..=site_index).unwrap_or(&[]),
-        };
-        let y = Tile {
-            mantissas: trace.get(end..end + linear.outputs).unwrap_or(&[]),
-            exponents: trace_exponents.get(site_index + 1..site_index + 2).unwrap_or(&[]),
-        };
-        let mut exponents = [exponent];
-        let mut dy = TileMut { mantissas: first("gradient", dy, linear.outputs)?, exponents: &mut exponents };
-        linear.activation.backward(y, &mut dy);
-
-        let mut dx_exponent = [Exp::ZERO];
-        let dx = if site > lowest {
-            Some(TileMut { mantissas: first("gradient", dx, linear.inputs)?, exponents: &mut dx_exponent })
-        } else {
-            None
-        };
-        let gradient = gradient.filter(|_| lora.is_some());
-        let loras = Loras::new(lora, self.beside, site);
-        linear.backward(x, dy.as_tile(), loras, gradient, dx, &mut scratch.layer())?;
-        let [exponent] = dx_exponent;
-        let below = site.checked_sub(1).and_then(|s| self.model.linear_spec(s)).map_or(0, |l| l.inputs);
-        let next = site.saturating_sub(1);
-        self.learner.phase = Phase::Backward { site: next, at: at.saturating_sub(below), flip: 1 - flip, exponent };
-        self.leave_backward(site);
-        Ok(())
-    }
-
-    /// Goes on behind backward where `site`, the layer just done, was the lowest that has an adapter.
-    fn leave_backward(&mut self, site: u16) {
-        if site <= self.learner.lowest_site() {
+        if self.learner.phase == Phase::Gathered {
             self.finish();
         }
+        Ok((loss, false))
     }
 
     /// Goes on behind the last unit of a sample.
-    pub(super) fn finish(&mut self) {
+    fn finish(&mut self) {
         self.learner.pending += 1;
         self.learner.phase = if self.learner.pending >= self.accumulate {
             Phase::Norm { tensor: 0, sum: Real::ZERO }

@@ -16,7 +16,7 @@ use ranklet::layer::normalize::Input;
 use ranklet::model::arena::Workspace;
 use ranklet::model::spec::transformer::NO_TOKEN;
 use ranklet::model::spec::{Pool, Transformer};
-use ranklet::model::{Active, Model, Plan, Sequence};
+use ranklet::model::{Active, CacheType, Model, Plan, Sequence};
 
 /// A batch of sequences of one length.
 #[derive(Clone, Debug)]
@@ -209,10 +209,25 @@ pub fn run(
     t: &Transformer,
     adapters: &[Active<'_>],
     batch: &Batch,
+    each: impl FnMut(),
+) -> Result<Output> {
+    run_with(model, t, adapters, batch, CacheType::I16, each)
+}
+
+/// As [`run`], with keys and values in either type.
+///
+/// # Errors
+/// What the core refuses.
+pub fn run_with(
+    model: &Model<'_>,
+    t: &Transformer,
+    adapters: &[Active<'_>],
+    batch: &Batch,
+    cache: CacheType,
     mut each: impl FnMut(),
 ) -> Result<Output> {
     let tokens = if t.encoder > 0 && !t.has_cross() { batch.length } else { batch.decoder_length.max(batch.length) };
-    let plan = Plan::new(model.bytes())?.tokens(tokens).source(batch.length).context(tokens);
+    let plan = Plan::new(model.bytes())?.tokens(tokens).source(batch.length).context(tokens).cache(cache);
     let mut memory = vec![0; plan.bytes() + SLACK];
     let (mut scratch, mut cache) = Workspace::new(&mut memory).sequence(&plan)?;
     let outputs = model.spec().outputs;

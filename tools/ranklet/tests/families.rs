@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Place, ranklet, refusal};
+use common::{Place, figure, ranklet, refusal};
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::{self, ImageFile, adapter::Parts, stored::Stored};
@@ -100,7 +100,7 @@ fn outputs_are_torchs() {
                 figures.push(("adapter's effect", effect, effect_limit));
             }
             for (what, error, limit) in figures {
-                println!("{case:17} {:3} {what:16} {error:.2e}", to.name());
+                figure("families", case, to.name(), what, &format!("{error:.1e}"), &format!("{limit:.0e}"));
                 if error.is_nan() || error > limit {
                     failures.push(format!("{case}, {}, {what}: {error:.2e} is above {limit:.0e}", to.name()));
                 }
@@ -136,7 +136,7 @@ fn any_mask_is_torchs() {
         let golden = Checkpoint::open_file(&cases().join(case).join("masked.safetensors")).unwrap();
         for (to, limit, _) in TOLERANCES {
             let error = distance(&convert(case, to, false), &golden);
-            println!("{case:17} {:3} masked           {error:.2e}", to.name());
+            figure("families", case, to.name(), "other masks", &format!("{error:.1e}"), &format!("{limit:.0e}"));
             assert!(error <= limit, "{case}: {error:.2e}");
         }
     }
@@ -148,7 +148,7 @@ fn a_wide_stream_is_as_good() {
     for case in ["llama", "gpt2", "t5-encoder"] {
         let golden = Checkpoint::open_file(&cases().join(case).join("golden.safetensors")).unwrap();
         let error = distance(&convert(case, WeightType::I16, true), &golden);
-        println!("{case:17} i16 wide stream      {error:.2e}");
+        figure("families", case, "i16", "32-bit stream", &format!("{error:.1e}"), "1e-3");
         assert!(error <= 1e-3, "{case}: {error:.2e}");
     }
 }

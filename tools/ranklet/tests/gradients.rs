@@ -1,6 +1,9 @@
 //! The gradients of A and B through every family, against PyTorch's: `models/cases/*/golden.safetensors` hold them for
 //! `L = Σ output · cotangent`.
 
+mod common;
+
+use common::figure;
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::{self, ImageFile, adapter::Parts, sites, stored::Stored};
@@ -90,12 +93,10 @@ fn gradients_are_torchs() {
             let expected = golden.names().filter(|n| n.contains("lora_")).count();
             assert_eq!(pairs, expected, "{case}: every gradient of the file is compared");
             let (cosine, error) = (dot / (ours * theirs).sqrt(), (wrong / theirs).sqrt());
-            println!(
-                "{case:17} {:3} cosine {cosine:.6} error {error:.2e}; worst {:.2e} {}",
-                to.name(),
-                worst.0,
-                worst.1
-            );
+            let worst_text = format!("{:.1e} ({})", worst.0, worst.1.trim_start_matches("base_model.model."));
+            figure("gradients", case, to.name(), "cosine", &format!("{cosine:.6}"), &format!("{least}"));
+            figure("gradients", case, to.name(), "error", &format!("{error:.1e}"), &format!("{most:.0e}"));
+            figure("gradients", case, to.name(), "worst tensor", &worst_text, "");
             if error.is_nan() || cosine < least || error > most {
                 failures.push(format!("{case}, {}: cosine {cosine:.6}, error {error:.2e}", to.name()));
             }

@@ -111,7 +111,11 @@ fn compare_outputs(kind: &str, names: &[Option<&str>], golden_name: &str, failur
         for (what, error, limit) in
             [("output", error(&on, &expected_on, &mask), limit), ("effect", effect, effect_limit)]
         {
-            println!("{kind:16} {golden_name:14} {:3} {what:6} {error:.2e}", to.name());
+            let case = match golden_name {
+                "output_adapter" => kind.to_owned(),
+                _ => format!("{kind}: {}", golden_name.trim_start_matches("output_")),
+            };
+            figure("kinds", &case, to.name(), what, &format!("{error:.1e}"), &format!("{limit:.0e}"));
             if error.is_nan() || error > limit {
                 failures.push(format!("{kind}, {}, {what}: {error:.2e} is above {limit:.0e}", to.name()));
             }

@@ -12,6 +12,15 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
+/// Tells a figure that a test has measured, and the limit it is held to: `cargo xtask accuracy` makes docs/accuracy.md of them.
+/// `text`: as the document shows it.
+pub fn figure(table: &str, case: &str, weights: &str, what: &str, text: &str, limit: &str) {
+    println!(
+        "{}",
+        json!({"record": "accuracy", "table": table, "case": case, "weights": weights, "what": what, "text": text, "limit": limit})
+    );
+}
+
 /// A deterministic source of values in −1..1.
 pub struct Draw(u64);
 
