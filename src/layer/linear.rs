@@ -173,10 +173,32 @@ impl<'a> Linear<'a> {
         scratch: &mut Scratch<'_>,
     ) -> Result<(), ShapeError> {
         let tokens = x.tokens();
-        self.check()?;
-        exactly("x", tokens * self.inputs, x.mantissas.len())?;
         exactly("y", tokens * self.outputs, y.mantissas.len())?;
         exactly("y's exponents", tokens, y.exponents.len())?;
+        let mut y = y;
+        let mut ys = y.blocks_mut();
+        self.forward_rows(x, loras, scratch, &mut |_, row| {
+            if let Some((y, exponent)) = ys.next() {
+                *exponent = self.round(row, y);
+            }
+        })
+    }
+
+    /// As [`forward`](Linear::forward), for whoever keeps more than 16 bits of the sums: `each` is given every token's row of
+    /// them, `(outputs)`, before the activation, in order.
+    ///
+    /// # Errors
+    /// An operand of another size than the layer needs; nothing is computed then.
+    pub fn forward_rows<'l>(
+        &self,
+        x: Tile<'_>,
+        loras: impl Iterator<Item = Lora<'l>> + Clone,
+        scratch: &mut Scratch<'_>,
+        each: &mut dyn FnMut(usize, RowSum<'_>),
+    ) -> Result<(), ShapeError> {
+        let tokens = x.tokens();
+        self.check()?;
+        exactly("x", tokens * self.inputs, x.mantissas.len())?;
         for lora in loras.clone() {
             self.check_lora(&lora)?;
             if lora.dropout.is_some() {
@@ -186,9 +208,7 @@ impl<'a> Linear<'a> {
         let acc = first("scratch.acc", scratch.acc, tokens * self.outputs)?;
 
         self.weights.product(self.inputs, x.mantissas, acc);
-        let mut y = y;
-        let rows = acc.chunks_exact_mut(self.outputs);
-        for (token, ((x, acc), (y, y_exponent))) in x.blocks().zip(rows).zip(y.blocks_mut()).enumerate() {
+        for (token, (x, acc)) in x.blocks().zip(acc.chunks_exact_mut(self.outputs)).enumerate() {
             self.scale(acc);
             let bits = self.weights.bits() + 15 + ceil_log2(self.inputs) + 16;
             let (exponent, bits) = gained(loras.clone(), acc, i32::from(self.exponent) + x.exponent.get(), bits);
@@ -201,7 +221,7 @@ impl<'a> Linear<'a> {
                 lora.add_forward(self.inputs, x, &mut row);
                 lora.add_bias(&mut row);
             }
-            *y_exponent = self.round(row, y);
+            each(token, row);
         }
         Ok(())
     }

@@ -63,6 +63,27 @@ impl StreamMut<'_> {
         self.store(token, acc, exponent);
     }
 
+    /// Adds a row of exact sums, `(dim)`, to a token's vector, and rounds once: what a layer adds is not rounded to 16 bits
+    /// before, where it may hold an outlier itself.
+    pub fn add_row(&mut self, token: usize, mut row: RowSum<'_>) {
+        let exponent = self.exponent(token);
+        if exponent != Exp::ZERO {
+            let joined = row.join(exponent.get(), 31);
+            let range = token * self.dim..(token + 1) * self.dim;
+            let values = row.values_mut().iter_mut();
+            match &self.mantissas {
+                Mantissas::Narrow(m) => {
+                    values.zip(m.get(range).unwrap_or(&[])).for_each(|(v, &m)| *v += joined.align(i64::from(m)))
+                }
+                Mantissas::Wide(m) => {
+                    values.zip(m.get(range).unwrap_or(&[])).for_each(|(v, &m)| *v += joined.align(i64::from(m)))
+                }
+            }
+        }
+        let (values, exponent) = row.finish();
+        self.store(token, values, exponent);
+    }
+
     /// Replaces a token's vector by a block. `acc`: `(dim)`.
     pub fn put(&mut self, token: usize, block: Block<'_>, acc: &mut [i64]) {
         widen(block.mantissas, acc);

@@ -29,6 +29,15 @@ pub(super) struct BlockOf<'p, 'm> {
     pub(super) layer: u16,
 }
 
+/// Where the last layer of a sub-layer takes its input from.
+#[derive(Clone, Copy)]
+enum From {
+    /// Of attention: `b`.
+    Heads,
+    /// Of the feed-forward: `a`.
+    Inner,
+}
+
 /// The rows of a layer that make queries, keys and values together.
 #[derive(Clone, Copy)]
 enum Part {
@@ -105,19 +114,30 @@ impl<'m> BlockOf<'_, 'm> {
         Ok(())
     }
 
-    /// Adds `x` to the stream, and normalises the sum where norms stand behind.
+    /// The last layer of a sub-layer, from `from`: adds what it gives to the stream, and normalises the sum where norms stand
+    /// behind.
+    #[allow(clippy::too_many_arguments)] // The buffers of one block.
     fn residual(
         &self,
+        site: u16,
         norm: u16,
-        stream: &mut StreamMut<'_>,
+        from: From,
         span: Span,
-        tiles: &Tiles<'_>,
+        stream: &mut StreamMut<'_>,
+        tiles: &mut Tiles<'_>,
         rows: &mut Rows<'_>,
     ) -> Result<(), ShapeError> {
-        let dim = self.net.t.dim;
-        let norm: Option<Norm<'_>> = (!self.pre_norm()).then(|| self.net.model.norm(self.net.t, norm));
-        let x = tile(tiles.x, tiles.x_exponents, span.count, dim);
-        for (i, block) in x.blocks().enumerate() {
+        let (t, dim) = (self.net.t, self.net.t.dim);
+        let from = match from {
+            From::Heads => tile(tiles.b, tiles.b_exponents, span.count, t.query_width()),
+            From::Inner => tile(tiles.a, tiles.a_exponents, span.count, t.hidden),
+        };
+        if t.flags.has(Flags::WIDE) && self.pre_norm() {
+            return self.net.add_linear(site, span, from, stream, rows);
+        }
+        self.net.linear(site, span, from, tile_mut(tiles.x, tiles.x_exponents, span.count, dim), rows)?;
+        let norm: Option<Norm<'_>> = (!self.pre_norm()).then(|| self.net.model.norm(t, norm));
+        for (i, block) in tile(tiles.x, tiles.x_exponents, span.count, dim).blocks().enumerate() {
             let acc = rows.acc.get_mut(..dim).unwrap_or_default();
             let mut exponent = stream.sum(span.first + i, block, acc);
             if let Some(norm) = &norm {

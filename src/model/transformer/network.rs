@@ -83,6 +83,20 @@ impl<'p> Network<'p, '_> {
         layer.forward(x, self.loras(site, layer.inputs, span.first), y, &mut rows.linear())
     }
 
+    /// Adds `W x + b + adapters` to a stream, for a tile.
+    pub(super) fn add_linear(
+        &self,
+        site: u16,
+        span: Span,
+        x: Tile<'_>,
+        stream: &mut StreamMut<'_>,
+        rows: &mut Rows<'_>,
+    ) -> Result<(), ShapeError> {
+        let layer = self.model.linear(site);
+        let loras = self.loras(site, layer.inputs, span.first);
+        layer.forward_rows(x, loras, &mut rows.linear(), &mut |i, row| stream.add_row(span.first + i, row))
+    }
+
     /// The way back through a layer, for a tile: its adapter's gradients, and, where somebody needs it, that of its input.
     #[cfg(feature = "train")]
     #[allow(clippy::too_many_arguments)] // The operands of one layer.

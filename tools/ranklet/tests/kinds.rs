@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Place, ranklet, refusal};
+use common::{Place, figure, ranklet, refusal};
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::stored::Stored;

@@ -6,7 +6,7 @@ mod backward;
 #[cfg(feature = "train")]
 pub(in crate::model::transformer) use backward::{Looks, Sight, Sums};
 
-use super::{BlockOf, Part};
+use super::{BlockOf, From, Part};
 use crate::fixed::{Exp, Tile};
 use crate::layer::attention::{self, Attention, Visible};
 use crate::layer::residual::StreamMut;
@@ -112,8 +112,7 @@ impl BlockOf<'_, '_> {
         let rope = self.net.model.rope(self.net.t);
         let visible = |position: usize| Visible { keys: if causal { position + 1 } else { keys }, valid };
         self.heads(&attention, rope, span, layer, visible, store, tiles, rows)?;
-        self.output(sites.output, span, tiles, rows)?;
-        self.residual(sites.attention_norm, stream, span, tiles, rows)
+        self.residual(sites.output, sites.attention_norm, From::Heads, span, stream, tiles, rows)
     }
 
     /// Attention of a tile to the encoder's output, whose keys and values stand in row `layer` of a store.
@@ -137,8 +136,7 @@ impl BlockOf<'_, '_> {
         self.net.linear(query, span, x, q, rows)?;
         let visible = |_| Visible { keys, valid: Some(valid) };
         self.heads(&cross_attention(self.net.t), None, span, layer, visible, store, tiles, rows)?;
-        self.output(output, span, tiles, rows)?;
-        self.residual(norm, stream, span, tiles, rows)
+        self.residual(output, norm, From::Heads, span, stream, tiles, rows)
     }
 
     /// From the queries in `a`, which are rotated, to the heads' outputs in `b`.
@@ -179,12 +177,5 @@ impl BlockOf<'_, '_> {
         for (head, to) in q.chunks_exact_mut(self.net.t.head_dim).zip(rows.head_exponents.iter_mut()) {
             *to = rope.map_or(e, |rope| rope.forward(position as u32, head, e, rows.acc));
         }
-    }
-
-    /// The output layer of an attention: from `b` into `x`.
-    fn output(&self, site: u16, span: Span, tiles: &mut Tiles<'_>, rows: &mut Rows<'_>) -> Result<(), ShapeError> {
-        let b = tile(tiles.b, tiles.b_exponents, span.count, self.net.t.query_width());
-        let x = tile_mut(tiles.x, tiles.x_exponents, span.count, self.net.t.dim);
-        self.net.linear(site, span, b, x, rows)
     }
 }

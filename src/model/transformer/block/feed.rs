@@ -3,7 +3,7 @@
 #[cfg(feature = "train")]
 mod backward;
 
-use super::BlockOf;
+use super::{BlockOf, From};
 use crate::fixed::{Block, Exp};
 use crate::layer::ShapeError;
 use crate::layer::residual::StreamMut;
@@ -24,15 +24,11 @@ impl BlockOf<'_, '_> {
         self.raise(span, tiles, rows)?;
         let out = rows.c.get_mut(..hidden).unwrap_or_default();
         let ups = tile(tiles.b, tiles.b_exponents, span.count, hidden);
-        let mut ups = ups.blocks();
-        for (a, e) in tile_mut(tiles.a, tiles.a_exponents, span.count, hidden).blocks_mut() {
-            *e = self.activated(Block { mantissas: a, exponent: *e }, ups.next(), out, rows.acc)?;
+        for (i, (a, e)) in tile_mut(tiles.a, tiles.a_exponents, span.count, hidden).blocks_mut().enumerate() {
+            *e = self.activated(Block { mantissas: a, exponent: *e }, ups.blocks().nth(i), out, rows.acc)?;
             a.copy_from_slice(out);
         }
-        let a = tile(tiles.a, tiles.a_exponents, span.count, hidden);
-        let x = tile_mut(tiles.x, tiles.x_exponents, span.count, self.net.t.dim);
-        self.net.linear(sites.down, span, a, x, rows)?;
-        self.residual(sites.feed_norm, stream, span, tiles, rows)
+        self.residual(sites.down, sites.feed_norm, From::Inner, span, stream, tiles, rows)
     }
 
     /// From `x`, what stands before the activation: the gate in `a` and `up x` in `b`; without a gate, `up x` in `a`.
