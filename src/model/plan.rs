@@ -480,7 +480,15 @@ impl<'a> Plan<'a> {
 
     /// The buffers of a transformer that learns; `None` without training, or for another network.
     pub(crate) const fn learn_shape(&self) -> Option<LearnShape> {
-        let (Some(train), Some(t)) = (self.train, self.spec.transformer()) else {
+        match (self.spec.transformer(), self.learn_plan()) {
+            (Some(t), Some(plan)) => Some(LearnShape::of(&self.spec, t, plan)),
+            _ => None,
+        }
+    }
+
+    /// What they follow from.
+    pub(crate) const fn learn_plan(&self) -> Option<LearnPlan> {
+        let (Some(train), Some(_)) = (self.train, self.spec.transformer()) else {
             return None;
         };
         let mut lowest = 0;
@@ -490,14 +498,13 @@ impl<'a> Plan<'a> {
             }
             lowest += 1;
         }
-        let plan = LearnPlan {
+        Some(LearnPlan {
             sequence: self.sequence,
             rank: train.rank as usize,
             dropout: train.dropout,
             cotangents: train.cotangents,
             lowest,
-        };
-        Some(LearnShape::of(&self.spec, t, plan))
+        })
     }
 
     pub(crate) const fn scratch_lengths(&self) -> ScratchLengths {

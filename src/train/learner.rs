@@ -26,7 +26,7 @@ use crate::fixed::{Exp, Real};
 use crate::image::{EmitError, Fingerprint, LoraRecord};
 use crate::layer::Dropout;
 use crate::model::plan::ScratchLengths;
-use crate::model::transformer::learn::{LearnShape, Objective};
+use crate::model::transformer::learn::{LearnPlan, Objective};
 use crate::model::{Active, AdapterParts, Train};
 
 /// An adapter that learns. [`view`](Learner::view) is usable in inference at any time.
@@ -47,7 +47,7 @@ pub struct Learner<'a> {
     pub(crate) trace_exponents: &'a mut [Exp],
     pub(crate) gradients: [&'a mut [i16]; 2],
     /// Of a transformer, with its buffers, and the sample under way.
-    pub(crate) shape: Option<LearnShape>,
+    pub(crate) plan: Option<LearnPlan>,
     pub(crate) work: &'a mut [u8],
     pub(crate) sequence: Under,
     pub(crate) samples: u32,

@@ -12,7 +12,7 @@ use crate::layer::normalize::Normalize;
 use crate::layer::{ShapeError, first};
 use crate::memory::Workspace;
 use crate::model::spec::{Pool, Transformer};
-use crate::model::transformer::learn::{Course, Desk, Lesson, Objective, Unit, Work};
+use crate::model::transformer::learn::{Course, Desk, LearnShape, Lesson, Objective, Unit, Work};
 use crate::model::transformer::network::Network;
 use crate::model::transformer::parts::one_of;
 use crate::model::transformer::pass::check_sequence;
@@ -60,10 +60,10 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             return Err(TrainError::Busy);
         }
         let spec = self.model.spec();
-        let (Some(t), Some(shape)) = (spec.transformer(), self.learner.shape) else {
+        let (Some(&t), Some(plan)) = (spec.transformer(), self.learner.plan) else {
             return Err(TrainError::Architecture);
         };
-        let t = *t;
+        let shape = LearnShape::of(spec, &t, plan);
         if t.has_cross() != source.is_some() {
             return Err(TrainError::Sequence(RunError::NoSource));
         }
@@ -186,9 +186,10 @@ fn run(
     unit: Unit,
     scratch: &mut Scratch<'_>,
 ) -> Result<Ran, ShapeError> {
-    let (Some(t), Some(shape)) = (model.spec().transformer(), learner.shape) else {
+    let (Some(t), Some(plan)) = (model.spec().transformer(), learner.plan) else {
         return Ok(Ran { next: None, loss: None });
     };
+    let shape = LearnShape::of(model.spec(), t, plan);
     let course = course(learner, t);
     let mask = learner.mask;
     let masks = (!mask.p.is_zero()).then_some(Masks { p: mask.p, seed: mask.seed, sample: learner.samples });

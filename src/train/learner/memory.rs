@@ -4,7 +4,7 @@ use crate::fixed::Exp;
 use crate::image::LoraRecord;
 use crate::memory::Workspace;
 use crate::model::plan::ScratchLengths;
-use crate::model::transformer::learn::LearnShape;
+use crate::model::transformer::learn::LearnPlan;
 use crate::model::{ArenaError, Plan, Scratch, Train};
 use crate::train::moments::TensorState;
 
@@ -23,7 +23,7 @@ pub struct Learn<'a> {
     pub(super) trace: &'a mut [i16],
     pub(super) trace_exponents: &'a mut [Exp],
     pub(super) gradients: [&'a mut [i16]; 2],
-    pub(super) shape: Option<LearnShape>,
+    pub(super) plan: Option<LearnPlan>,
     pub(super) work: &'a mut [u8],
 }
 
@@ -56,7 +56,7 @@ impl<'a> Learn<'a> {
             trace: from.carve(l.trace),
             trace_exponents: from.carve(l.trace_exponents),
             gradients: [from.carve(l.gradient), from.carve(l.gradient)],
-            shape: plan.learn_shape(),
+            plan: plan.learn_plan(),
             work: from.carve(l.work),
         }
     }

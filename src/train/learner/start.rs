@@ -188,9 +188,9 @@ impl<'a> Learn<'a> {
 
     fn start(self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
         let spec = model.spec();
-        if let (Some(t), Some(shape)) = (spec.transformer(), &self.shape) {
+        if let (Some(t), Some(plan)) = (spec.transformer(), &self.plan) {
             let lowest = self.records.first().map_or(u16::MAX, |r| r.site);
-            let planned = LearnPlan { lowest: shape.planned.lowest.min(lowest), ..shape.planned };
+            let planned = LearnPlan { lowest: plan.lowest.min(lowest), ..*plan };
             let needed = LearnShape::of(spec, t, planned).work_bytes();
             if needed > self.work.len() {
                 return Err(LearnError::Plan { needed: (0, needed), found: (0, self.work.len()) });
@@ -225,7 +225,7 @@ impl<'a> Learn<'a> {
             trace: self.trace,
             trace_exponents: self.trace_exponents,
             gradients: self.gradients,
-            shape: self.shape,
+            plan: self.plan,
             work: self.work,
             sequence: Under { own: 0, source: 0, objective: Objective::Cotangents, loss: Real::ZERO, run: None },
             samples: 0,

@@ -23,7 +23,6 @@ pub(crate) struct LearnPlan {
 /// How many values each buffer holds. The first part keeps its contents between units, the second does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LearnShape {
-    pub(crate) planned: LearnPlan,
     pub(crate) dim: usize,
     /// Tokens of the stack that the head looks at, and of the encoder below it.
     pub(crate) own: usize,
@@ -92,7 +91,6 @@ impl LearnShape {
         let tile = if tokens < TILE { tokens } else { TILE };
         let widest = max(row, spec.outputs);
         LearnShape {
-            planned: plan,
             dim: t.dim,
             own,
             source,
