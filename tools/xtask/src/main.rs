@@ -1,7 +1,8 @@
-//! Project commands: `cargo xtask setup | test | bench | size | demo`.
+//! Project commands: `cargo xtask setup | test | accuracy | bench | size | demo | images`.
 //!
 //! - Finding tools: [`toolchain`] (a compiler for bare metal, in two ways), [`emulator`] (QEMU), [`debian`] (installing).
 //! - Firmware: [`board`] (what boards there are), [`firmware`] (building one), [`emulate`] (running it), [`record`] (what it said).
+//! - Documents with generated parts: [`document`].
 //! - Judging: [`elf`] and [`symbols`] (what is linked in), [`budget`] (what it may take).
 //! - [`commands`]: one file each.
 
@@ -9,6 +10,7 @@ mod board;
 mod budget;
 mod commands;
 mod debian;
+mod document;
 mod elf;
 mod emulate;
 mod emulator;
@@ -46,6 +48,12 @@ enum Command {
         #[arg(long)]
         exhaustive: bool,
     },
+    /// Errors against PyTorch, as the tests measure them, into docs/accuracy.md.
+    Accuracy {
+        /// Write nothing; say whether the document is what was measured.
+        #[arg(long)]
+        check: bool,
+    },
     /// Instructions per operation, counted on every emulated board.
     Bench {
         /// One JSON array of rows, nothing else.
@@ -79,6 +87,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup => commands::setup::run(),
         Command::Test { exhaustive } => commands::test::run(exhaustive),
+        Command::Accuracy { check } => commands::accuracy::run(check),
         Command::Bench { json, markdown } => commands::bench::run(match (json, markdown) {
             (true, _) => Form::Json,
             (_, true) => Form::Markdown,

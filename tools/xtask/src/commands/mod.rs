@@ -1,5 +1,6 @@
 //! The commands. Each returns whether all was well; an error means that it could not do its work.
 
+pub(crate) mod accuracy;
 pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod images;

@@ -13,6 +13,7 @@ mod views;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
+pub(crate) use self::document::DOCUMENT;
 use self::row::Row;
 use crate::{board::BOARDS, commands::setup, emulate, firmware, record::Record, report::Report, tree};
 
@@ -59,7 +60,7 @@ pub(crate) fn run(form: Form) -> Result<bool> {
         );
     } else {
         document::update(&rows, &toolchain.version())?;
-        println!("wrote {}", tree::shown(&document::path()));
+        println!("wrote {}", DOCUMENT.path);
     }
     Ok(true)
 }

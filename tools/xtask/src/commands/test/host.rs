@@ -5,13 +5,21 @@ use std::{env, process::Command};
 use anyhow::ensure;
 
 use super::steps::{LIMIT, Steps};
-use crate::{board::BOARDS, commands::images, process::follow, tree};
+use crate::{
+    board::BOARDS,
+    commands::{accuracy, images},
+    process::follow,
+    tree,
+};
 
 /// Sets of the core's features that are checked one by one: each must stand without the others.
 const FEATURES: [&str; 4] = ["", "train", "float", "train,defmt"];
 
 /// Crates that live with the boards, outside the workspace as they are, but are none.
 const BESIDE: [&str; 4] = ["suite", "semihost", "cortex-m", "host"];
+
+/// Examples of the core, which must run to their end.
+const EXAMPLES: [&str; 2] = ["learn", "lora_block"];
 
 /// Format, lints, docs, tests.
 pub(super) fn run(steps: &mut Steps) {
@@ -55,8 +63,15 @@ pub(super) fn run(steps: &mut Steps) {
         ensure!(images::run(false)?, "an image differs from what the converter makes");
         Ok(())
     });
+    for example in EXAMPLES {
+        steps.program(&format!("example {example}"), cargo().args(["run", "--quiet", "--example", example]));
+    }
     let tests = ["test", "--quiet", "--no-fail-fast"];
     steps.tests("tests", cargo().args(tests).arg("--workspace"));
+    steps.check("docs/accuracy.md", || {
+        ensure!(accuracy::run(true)?, "the document is not what the tests measure");
+        Ok(())
+    });
     steps.tests("tests: boards/suite", cargo().current_dir(tree::board("suite")).args(tests).arg("--all-features"));
 }
 
