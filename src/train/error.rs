@@ -47,8 +47,8 @@ pub enum TrainError {
         /// Classes there are.
         classes: usize,
     },
-    /// The network takes the other kind of sample: [`sample`](Trainer::sample) for perceptrons,
-    /// [`sequence`](Trainer::sequence) or [`pair`](Trainer::pair) for transformers.
+    /// The network takes the other kind of sample: [`sample`](super::Trainer::sample) for perceptrons,
+    /// [`sequence`](super::Trainer::sequence) or [`pair`](super::Trainer::pair) for transformers.
     Architecture,
     /// The sequence does not fit the network or the plan.
     Sequence(RunError),

@@ -36,4 +36,4 @@ pub use optimizer::Optimizer;
 pub use rule::Rule;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
-pub use trainer::{Progress, Trainer};
+pub use trainer::{Part, Progress, Trainer};

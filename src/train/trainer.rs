@@ -71,6 +71,46 @@ pub(crate) enum Phase {
     },
 }
 
+/// What a unit is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// From the sample to the last layer.
+    Forward = 0,
+    /// Head and loss; in a transformer, back to the last block, too.
+    Loss = 1,
+    /// In a transformer: what backward needs of a block, computed again.
+    Again = 2,
+    /// Backward of a layer; in a transformer, of a feed-forward.
+    Backward = 3,
+    /// Backward of attention: scores, weights and sums.
+    Attention = 4,
+    /// Backward of the layers before attention: queries, keys, values, and the output's.
+    Projections = 5,
+    /// The optimizer's step, with the norm of the gradients.
+    Step = 6,
+}
+
+impl Part {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Part; 7] =
+        [Part::Forward, Part::Loss, Part::Again, Part::Backward, Part::Attention, Part::Projections, Part::Step];
+
+    /// In one word, for a table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Part::Forward => "forward",
+            Part::Loss => "loss",
+            Part::Again => "again",
+            Part::Backward => "backward",
+            Part::Attention => "attention",
+            Part::Projections => "projections",
+            Part::Step => "step",
+        }
+    }
+}
+
 /// Trains one adapter on one model.
 ///
 /// Configure it once, then for each sample call [`sample`](Trainer::sample) and [`advance`](Trainer::advance) until there
@@ -225,6 +265,19 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         self.learner.mask = Mask { p: self.dropout, seed: self.seed };
         self.learner.phase = Phase::Forward { site: 0, at: 0 };
         Ok(())
+    }
+
+    /// What the next unit is of; `None` where there is nothing to do.
+    #[must_use]
+    pub fn next(&self) -> Option<Part> {
+        Some(match self.learner.phase {
+            Phase::Idle | Phase::Gathered => return None,
+            Phase::Forward { .. } => Part::Forward,
+            Phase::Loss { .. } => Part::Loss,
+            Phase::Backward { .. } => Part::Backward,
+            Phase::Lesson(unit) => unit.part(),
+            Phase::Norm { .. } | Phase::Update { .. } => Part::Step,
+        })
     }
 
     /// Runs the next unit.

@@ -13,6 +13,7 @@ use super::shape::place_of;
 use crate::layer::gradient::GradScale;
 use crate::model::spec::{Stack, Transformer};
 use crate::model::transformer::scratch::TILE;
+use crate::train::Part;
 
 /// What a unit does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,23 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
+    /// What it is of.
+    pub(crate) const fn part(&self) -> Part {
+        match self.step {
+            Step::Embed | Step::Keys | Step::CrossKeys | Step::Block | Step::Memory => Part::Forward,
+            Step::Head => Part::Loss,
+            Step::KeysAgain | Step::CrossKeysAgain | Step::Again => Part::Again,
+            Step::Feed | Step::End => Part::Backward,
+            Step::CrossPairs | Step::Pairs => Part::Attention,
+            Step::CrossQueries
+            | Step::CrossInputs
+            | Step::CrossMemory
+            | Step::Queries
+            | Step::Inputs
+            | Step::Projection => Part::Projections,
+        }
+    }
+
     /// Whether it computes a part of the loss.
     pub(crate) const fn is_head(&self) -> bool {
         matches!(self.step, Step::Head)
