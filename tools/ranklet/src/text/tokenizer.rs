@@ -48,6 +48,7 @@ impl Tokenizer {
         let text = files::read_text(&file).with_context(|| format!("cannot read {shown}"))?;
         let json: Value = serde_json::from_str(&text).with_context(|| format!("{shown}: no JSON"))?;
         let mut inner: tokenizers::Tokenizer = text.parse().map_err(|e| anyhow!("{shown}: no tokenizer: {e}"))?;
+        check_templates(&json["post_processor"]).with_context(|| shown.to_string())?;
         let largest = inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).max();
         let Some((id, token)) = largest else { bail!("{shown}: its vocabulary is empty") };
         ensure!(
@@ -81,7 +82,7 @@ impl Tokenizer {
     /// # Errors
     /// A text that it has no tokens for.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode(text, true);
+        let encoding = guarded(|| self.inner.encode(text, true));
         Ok(encoding.map_err(|e| anyhow!("{}: {e}", self.path.display()))?.get_ids().to_vec())
     }
 
@@ -92,10 +93,11 @@ impl Tokenizer {
     /// A text that it has no tokens for; a template that leaves no room for any.
     pub fn encode_with_places(&self, text: &str) -> Result<Encoded> {
         let wrong = |e| anyhow!("{}: {e}", self.path.display());
-        let mut encoding = self.inner.encode(text, true).map_err(wrong)?;
+        let mut encoding = guarded(|| self.inner.encode(text, true)).map_err(wrong)?;
         let whole = encoding.len();
         if whole > self.positions {
-            encoding = self.cut()?.encode(text, true).map_err(wrong)?;
+            let cut = self.cut()?;
+            encoding = guarded(|| cut.encode(text, true)).map_err(wrong)?;
         }
         let types = encoding.get_type_ids();
         let special = encoding.get_special_tokens_mask();
@@ -123,4 +125,27 @@ impl Tokenizer {
         cut.with_truncation(Some(params)).map_err(|e| anyhow!("{}: {e}", self.path.display()))?;
         Ok(cut)
     }
+}
+
+/// Fails where a template asks for a special token that it does not define: `tokenizers` would panic at the first text.
+fn check_templates(processor: &Value) -> Result<()> {
+    for inner in processor["processors"].as_array().into_iter().flatten() {
+        check_templates(inner)?;
+    }
+    let parts = ["single", "pair"].into_iter().filter_map(|name| processor[name].as_array()).flatten();
+    for part in parts {
+        if let Some(id) = part["SpecialToken"]["id"].as_str() {
+            ensure!(
+                processor["special_tokens"].get(id).is_some(),
+                "the template asks for {id:?}, which its `special_tokens` do not define"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Calls `tokenizers`, some of whose parts panic on a file that contradicts itself; that becomes an error.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err("the tokenizer contradicts itself".into()))
 }

@@ -29,6 +29,9 @@ const IMAGES: &[Made] = &[
     base("models/cases/llama/base", "models/tiny/llama.rkl"),
     adapter("models/cases/llama/adapter", "models/tiny/llama.rkl", "models/tiny/llama-1.rkl"),
     adapter("models/cases/adapters/rslora/adapter", "models/tiny/llama.rkl", "models/tiny/llama-2.rkl"),
+    base("models/story/base", "models/story/story.rkl"),
+    adapter("models/story/adapters/austen", "models/story/story.rkl", "models/story/austen.rkl"),
+    adapter("models/story/adapters/psalm", "models/story/story.rkl", "models/story/psalm.rkl"),
     base("models/cases/t5-classifier/base", "models/tiny/t5.rkl"),
     adapter("models/cases/t5-classifier/adapter", "models/tiny/t5.rkl", "models/tiny/t5-1.rkl"),
 ];

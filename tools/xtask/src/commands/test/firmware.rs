@@ -20,7 +20,7 @@ use crate::{
 type Digests = Vec<(String, String, String)>;
 
 /// Applications that the host runs as well, and that tell digests.
-const DIGESTED: [&str; 4] = ["suite", "attention", "learning", "demo"];
+const DIGESTED: [&str; 5] = ["suite", "attention", "learning", "demo", "story"];
 
 /// One that was built and run.
 struct Ran {
