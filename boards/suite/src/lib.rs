@@ -24,6 +24,8 @@ pub mod digest;
 pub mod failure;
 pub mod learning;
 pub mod record;
+#[cfg(feature = "demo")]
+pub mod story;
 pub mod workload;
 
 /// The kernel leaf that this build runs.

@@ -40,6 +40,7 @@ pub mod metrics;
 pub mod peft;
 pub mod progress;
 pub mod quantize;
+pub mod reference;
 pub mod report;
 pub mod save;
 pub mod sequences;

@@ -142,6 +142,20 @@ impl Batch {
         Ok(sequence)
     }
 
+    /// One sequence as it came.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Row<'_> {
+        let of = |count: usize| row * count..(row + 1) * count;
+        let features = self.features.len() / self.count.max(1);
+        Row {
+            ids: if self.tokens.is_empty() { &[] } else { &self.tokens[of(self.length)] },
+            features: &self.features[of(features)],
+            types: if self.types.is_empty() { &[] } else { &self.types[of(self.length)] },
+            valid: &self.valid[of(self.length)],
+            decoder: &self.decoder[of(self.decoder_length)],
+        }
+    }
+
     /// What the decoder is given beside it.
     #[must_use]
     pub fn decoder(&self, row: usize) -> Sequence<'_> {
@@ -164,6 +178,21 @@ impl Batch {
         let tokens = &self.tokens[row * self.length..(row + 1) * self.length];
         Some(tokens.iter().rposition(|&id| id != t.pad).unwrap_or(0))
     }
+}
+
+/// One sequence of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'b> {
+    /// Tokens; none where the network takes features.
+    pub ids: &'b [u32],
+    /// (tokens, features), or none.
+    pub features: &'b [f32],
+    /// The type of each token, or none.
+    pub types: &'b [u8],
+    /// Which count.
+    pub valid: &'b [bool],
+    /// What the decoder is given beside, or none.
+    pub decoder: &'b [u32],
 }
 
 /// What T5's decoder is given where nobody says: the text, shifted to the right, behind the start token.

@@ -1,0 +1,5 @@
+//! `story` on this machine.
+
+fn main() -> std::process::ExitCode {
+    host::run(ranklet_suite::story::run)
+}
