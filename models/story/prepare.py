@@ -15,7 +15,6 @@ United Kingdom's royal prerogative: it was published in 1611. Four parts, by cha
 | `psalm_heldout` | every tenth of Psalms and Proverbs, 18 | its loss |
 """
 
-import json
 import re
 import subprocess
 from pathlib import Path

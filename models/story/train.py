@@ -98,10 +98,19 @@ def newline_token():
     return Tokenizer.from_file(str(BASE / "tokenizer.json")).token_to_id("Ċ")
 
 
+def tidy(directory):
+    """Files that others may read, texts that end with a line's end."""
+    for file in directory.iterdir():
+        file.chmod(0o644)
+        if file.suffix == ".json":
+            file.write_text(file.read_text().rstrip() + "\n")
+
+
 def save(model):
     """The model in f16, under the names of transformers."""
     model.half().save_pretrained(BASE)
     GenerationConfig(bos_token_id=BEGIN, eos_token_id=END).save_pretrained(BASE)
+    tidy(BASE)
 
 
 def main():
