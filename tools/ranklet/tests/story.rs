@@ -8,6 +8,7 @@ use ranklet::model::{Active, Model};
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::image::ImageFile;
 use ranklet_cli::sequences::{self, Batch};
+use ranklet_cli::text::Tokenizer;
 use std::path::{Path, PathBuf};
 
 /// Relative difference of the loss on held-out text, i8 and i16 alike: what the design promises of 8-bit weights under
@@ -97,6 +98,23 @@ fn the_image_is_small_and_holds_its_vocabulary() {
     let t = model.spec().transformer().unwrap();
     assert_eq!((t.vocab, t.positions, model.spec().outputs), (512, 512, 512));
     assert!(model.vocabulary().is_some());
+}
+
+/// What a device learns from is what the tokenizer makes of the text beside it.
+#[test]
+fn the_tokens_to_learn_from_are_those_of_their_texts() {
+    let place = converted("i8");
+    let file = open(&place, "base.rkl");
+    let model = file.model().unwrap();
+    let tokenizer = Tokenizer::open(&story().join("base"), model.spec().transformer().unwrap()).unwrap();
+    for (part, least, most) in [("train", 4096, 8192), ("heldout", 1024, 2048)] {
+        let path = |extension: &str| story().join("style").join(format!("{part}.{extension}"));
+        let bytes = std::fs::read(path("u16")).unwrap();
+        let (words, rest) = bytes.as_chunks::<2>();
+        let tokens: Vec<u32> = words.iter().map(|&word| u16::from_le_bytes(word).into()).collect();
+        assert!(rest.is_empty() && (least..=most).contains(&tokens.len()), "{part}: {} tokens", tokens.len());
+        assert_eq!(tokens, tokenizer.encode(&std::fs::read_to_string(path("txt")).unwrap()).unwrap(), "{part}");
+    }
 }
 
 fn wide(values: &[f32]) -> Vec<f64> {
