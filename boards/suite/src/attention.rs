@@ -74,7 +74,9 @@ fn llama(memory: &mut [u8], plan: &Plan<'_>) -> Result<u64, Failure> {
         }
         match n {
             0 => alone = whole.value(),
-            4 if whole.value() != alone => return Err(Failure::Check("an adapter that is switched off leaves a trace")),
+            4 if whole.value() != alone => {
+                return Err(Failure::Check("an adapter that is switched off leaves a trace"));
+            }
             _ => {}
         }
         digest.bytes(&whole.value().to_le_bytes());

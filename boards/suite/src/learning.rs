@@ -20,8 +20,7 @@ static T5: Image = include_image!("../../../models/tiny/t5.rkl");
 
 /// Tokens of a text, and of the encoder's.
 const TOKENS: usize = 8;
-const TEXT: Plan<'_> =
-    Plan::of(&LLAMA).tokens(TOKENS).train(Train::adamw().rank(4).alpha(8).on(Roles::ALL).dropout());
+const TEXT: Plan<'_> = Plan::of(&LLAMA).tokens(TOKENS).train(Train::adamw().rank(4).alpha(8).on(Roles::ALL).dropout());
 const PAIR: Plan<'_> = Plan::of(&T5).tokens(5).source(TOKENS).train(Train::adamw().rank(4).alpha(8).on(Roles::ALL));
 const BYTES: usize = if TEXT.bytes() > PAIR.bytes() { TEXT.bytes() } else { PAIR.bytes() };
 static ARENA: Arena<BYTES> = Arena::new();

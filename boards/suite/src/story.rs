@@ -4,8 +4,6 @@
 //! The model is the project's own Llama of 260 K parameters (`models/story`). Tokens are drawn at a temperature, in integers, by
 //! a hash of a seed: the same text on every machine.
 
-use core::fmt::Write as _;
-
 use ranklet::{
     fixed::{
         Block,
@@ -34,8 +32,8 @@ static PSALM: Image = include_image!("../../../models/story/psalm.rkl");
 
 /// "And it came to pass in those days, that there went out a decree from the king, that all the people should be": 40 tokens.
 const PROMPT: [u32; 40] = [
-    0, 296, 353, 454, 288, 292, 315, 84, 291, 259, 80, 312, 431, 84, 13, 298, 380, 266, 357, 423, 261, 287, 70, 68, 271, 70,
-    403, 260, 408, 13, 298, 361, 260, 467, 405, 274, 321, 297, 295, 86,
+    0, 296, 353, 454, 288, 292, 315, 84, 291, 259, 80, 312, 431, 84, 13, 298, 380, 266, 357, 423, 261, 287, 70, 68,
+    271, 70, 403, 260, 408, 13, 298, 361, 260, 467, 405, 274, 321, 297, 295, 86,
 ];
 /// "And it came to pass".
 const BEGINNING: &[u32] = &[0, 296, 353, 454, 288, 292, 315, 84];
@@ -47,8 +45,7 @@ const CONTEXT: usize = 128;
 const WIDE: Plan<'_> = Plan::of(&BASE).tokens(32).context(CONTEXT).cache(CacheType::I16);
 const NARROW: Plan<'_> = Plan::of(&BASE).tokens(32).context(CONTEXT).cache(CacheType::I8);
 /// Learning, on queries and values.
-const LEARN: Plan<'_> =
-    Plan::of(&BASE).tokens(32).train(Train::adamw().rank(4).alpha(8).on(Roles::Q.or(Roles::V)));
+const LEARN: Plan<'_> = Plan::of(&BASE).tokens(32).train(Train::adamw().rank(4).alpha(8).on(Roles::Q.or(Roles::V)));
 const BYTES: usize = if WIDE.bytes() > LEARN.bytes() { WIDE.bytes() } else { LEARN.bytes() };
 static ARENA: Arena<BYTES> = Arena::new();
 
@@ -85,12 +82,25 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
     let mut digest = Digest::new();
     costs(&mut meter, &model, memory, &mut digest)?;
     turns(&model, memory, [austen.view(), psalm.view()], &mut digest)?;
-    let texts: [(&str, &[u32], &[Active<'_>]); 3] =
-        [("without an adapter", BEGINNING, &[]), ("in the manner of Jane Austen", TRUTH, &[austen.view()]), ("of a psalm", BEGINNING, &[psalm.view()])];
+    let texts: [(&str, &[u32], &[Active<'_>]); 3] = [
+        ("without an adapter", BEGINNING, &[]),
+        ("in the manner of Jane Austen", TRUTH, &[austen.view()]),
+        ("of a psalm", BEGINNING, &[psalm.view()]),
+    ];
     for (n, (manner, begin, adapters)) in texts.into_iter().enumerate() {
         writeln!(meter.board, "\n{manner}:\n")?;
         let (mut scratch, mut cache) = Workspace::new(&mut *memory).sequence(&WIDE)?;
-        write(meter.board, &model, &vocabulary, &mut scratch, &mut cache, begin, adapters, Seed(n as u32), &mut digest)?;
+        write(
+            meter.board,
+            &model,
+            &vocabulary,
+            &mut scratch,
+            &mut cache,
+            begin,
+            adapters,
+            Seed(n as u32),
+            &mut digest,
+        )?;
     }
     record::digest(meter.board, LEAF, "story", digest.value())?;
     learn(&mut meter, &model, memory)?;
@@ -111,7 +121,14 @@ impl<B: Board> Meter<'_, B> {
         }
     }
 
-    fn print(&mut self, op: &str, shape: &str, instructions: u64, units: u64, unit: &'static str) -> Result<(), Failure> {
+    fn print(
+        &mut self,
+        op: &str,
+        shape: &str,
+        instructions: u64,
+        units: u64,
+        unit: &'static str,
+    ) -> Result<(), Failure> {
         if self.counter.is_none() {
             return Ok(());
         }
@@ -121,7 +138,12 @@ impl<B: Board> Meter<'_, B> {
 }
 
 /// A token at a time and a prompt at once: what they cost, and that they come to the same bits.
-fn costs<B: Board>(meter: &mut Meter<'_, B>, model: &Model<'_>, memory: &mut [u8], digest: &mut Digest) -> Result<(), Failure> {
+fn costs<B: Board>(
+    meter: &mut Meter<'_, B>,
+    model: &Model<'_>,
+    memory: &mut [u8],
+    digest: &mut Digest,
+) -> Result<(), Failure> {
     for (name, plan) in [("i16", &WIDE), ("i8", &NARROW)] {
         let (mut scratch, mut cache) = Workspace::new(&mut *memory).sequence(plan)?;
         let mut alone = Digest::new();
@@ -137,7 +159,13 @@ fn costs<B: Board>(meter: &mut Meter<'_, B>, model: &Model<'_>, memory: &mut [u8
                 39 => "position-39",
                 _ => continue,
             };
-            meter.print(if name == "i16" { "story-token" } else { "story-token-i8-cache" }, shape, instructions, 1, "token")?;
+            meter.print(
+                if name == "i16" { "story-token" } else { "story-token-i8-cache" },
+                shape,
+                instructions,
+                1,
+                "token",
+            )?;
         }
         cache.clear();
         let mut whole = Digest::new();
@@ -145,7 +173,13 @@ fn costs<B: Board>(meter: &mut Meter<'_, B>, model: &Model<'_>, memory: &mut [u8
         let (done, instructions) =
             meter.count(|| model.decode(&mut scratch, &mut cache, Sequence::tokens(prompt), &[]))?;
         done?;
-        meter.print(if name == "i16" { "story-prompt" } else { "story-prompt-i8-cache" }, "32", instructions, 1, "prompt")?;
+        meter.print(
+            if name == "i16" { "story-prompt" } else { "story-prompt-i8-cache" },
+            "32",
+            instructions,
+            1,
+            "prompt",
+        )?;
         for index in 0..prompt.len() {
             take(&mut whole, model.logits(&mut scratch, index, &[])?);
         }
