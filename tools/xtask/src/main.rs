@@ -75,6 +75,8 @@ enum Command {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=16))]
         rank: u16,
     },
+    /// A language model writes on an emulated Cortex-M4, with two adapters in flash; and what each of that costs.
+    Story,
     /// Convert the committed checkpoints again, and compare with the committed images.
     Images {
         /// Replace the images that differ.
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
         }),
         Command::Size { json } => commands::size::run(json),
         Command::Demo { rank } => commands::demo::run(rank),
+        Command::Story => commands::story::run(),
         Command::Images { bless } => commands::images::run(bless),
     };
     match result {

@@ -43,7 +43,7 @@ const fn goal(
     Goal { what, board, leaf, measure, shape, limit, cmsis }
 }
 
-const GOALS: [Goal; 15] = [
+const GOALS: [Goal; 19] = [
     goal("gemv W8A16, per MAC", M4, Measure::Each(GEMV), "512x512", 1.40, "1.97 / 2.48"),
     goal("gemv W8A16, per MAC", M4, Measure::Each(GEMV), "64x64", 1.75, "2.68 / 3.26"),
     goal("32 tokens, W8A16, per MAC", M4, Measure::Each(BATCH), "32x64x64", 1.20, "2.17 / none"),
@@ -54,6 +54,10 @@ const GOALS: [Goal; 15] = [
     goal("gemv W8A16, per MAC", M3, Measure::Each(GEMV), "512x512", 3.0, "3.42 / 5.10"),
     goal("gemv W8A16, per MAC", RV32, Measure::Each(GEMV), "512x512", 3.6, ""),
     goal("gemv W8A16, per MAC (goal: 512x512)", M0, Measure::Each(GEMV), "512x128", 5.0, ""),
+    goal("Llama of 260 K, a token", M4, Measure::Each("story-token"), "position-0", 600_000.0, ""),
+    goal("Llama of 260 K, a token", M4, Measure::Each("story-token"), "position-39", 750_000.0, ""),
+    goal("Llama of 260 K, a prompt", M4, Measure::Each("story-prompt"), "32", 15_000_000.0, ""),
+    goal("Llama of 260 K, a step of training", M4, Measure::Each("story-step"), "32", 50_000_000.0, ""),
     goal("softmax terms, per element", M4, Measure::Each("softmax-terms"), "64", 45.0, "405"),
     goal("softmax terms, per element", M55, Measure::Each("softmax-terms"), "64", 45.0, "430"),
     goal("softmax terms, per element", M3, Measure::Each("softmax-terms"), "64", 45.0, "402"),
@@ -76,6 +80,7 @@ impl Goal {
 
     fn cells(&self, rows: &[Row]) -> Vec<String> {
         let text = |value: f64| match self.measure {
+            Measure::Each(_) if value >= 1000.0 => crate::table::thousands(value.round() as u64),
             Measure::Each(_) => format!("{value:.2}"),
             Measure::More(..) => format!("{value:.1} %"),
         };

@@ -33,8 +33,10 @@ pub(crate) fn run(form: Form) -> Result<bool> {
     let toolchain = setup::ready(Report::Changes)?;
     let mut records = Vec::new();
     for board in BOARDS {
-        for leaf in board.leaves {
-            let firmware = firmware::build(&toolchain, board, leaf, "bench")?;
+        let told = ["bench", "story"].into_iter().filter(|application| board.applications.contains(application));
+        for (leaf, application) in told.flat_map(|application| board.leaves.iter().map(move |leaf| (leaf, application)))
+        {
+            let firmware = firmware::build(&toolchain, board, leaf, application)?;
             let run = emulate::run(board, &firmware, &tree::firmware(), |_| ())?;
             if !run.ended.ok() {
                 bail!("{} {}:\n{}", firmware.name, run.ended.how(), run.tail());
