@@ -5,7 +5,7 @@ use core::fmt;
 use ranklet::{
     image::{EmitError, ImageError},
     kernel::suite::Mismatch,
-    model::{ArenaError, RunError},
+    model::{AdapterError, ArenaError, RunError},
     train::{LearnError, TrainError},
 };
 
@@ -21,6 +21,8 @@ pub enum Failure {
     Kernel(Mismatch),
     /// The core refused the base image.
     Image(ImageError),
+    /// The core refused an adapter.
+    Adapter(AdapterError),
     /// The arena gave no buffers.
     Arena(ArenaError),
     /// The learner did not start.
@@ -47,6 +49,7 @@ impl fmt::Display for Failure {
                 crate::LEAF
             ),
             Self::Image(error) => write!(f, "{error}"),
+            Self::Adapter(error) => write!(f, "{error}"),
             Self::Arena(error) => write!(f, "{error}"),
             Self::Learn(error) => write!(f, "{error}"),
             Self::Train(error) => write!(f, "{error}"),
@@ -88,7 +91,7 @@ macro_rules! from {
     };
 }
 
-from!(ImageError => Image, ArenaError => Arena, LearnError => Learn, TrainError => Train, RunError => Run);
+from!(ImageError => Image, AdapterError => Adapter, ArenaError => Arena, LearnError => Learn, TrainError => Train, RunError => Run);
 
 impl<E: embedded_io::Error> From<EmitError<E>> for Failure {
     fn from(error: EmitError<E>) -> Self {

@@ -4,7 +4,7 @@
 //! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
 //! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`mod@bench`], [`demo`],
 //!   and [`broken`], which only proves that a panic is seen.
-//! - [`workload`]: what the digest is taken over.
+//! - What digests are taken over: [`workload`] (a network that learns), [`sequences`] (transformers with adapters).
 //! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
 //!
 //! The same code runs on a microcontroller and, through `boards/host`, on the developer's machine.
@@ -22,6 +22,7 @@ pub mod demo;
 pub mod digest;
 pub mod failure;
 pub mod record;
+pub mod sequences;
 pub mod workload;
 
 /// The kernel leaf that this build runs.
