@@ -1,8 +1,8 @@
-//! The suite proper: self-checks and the digests that must be equal on every machine.
+//! The suite proper: self-checks and the digest that must be equal on every machine.
 
 use ranklet::{fixed::hash::Seed, kernel::suite};
 
-use crate::{Board, Failure, LEAF, counter::Counter, record, sequences, workload};
+use crate::{Board, Failure, LEAF, counter::Counter, record, workload};
 
 /// Runs everything and prints the records.
 ///
@@ -23,15 +23,6 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
         outcome.steps, outcome.arena, outcome.losses.0, outcome.losses.1
     )?;
     record::digest(board, LEAF, "training", outcome.digest)?;
-    let digests = sequences::run()?;
-    writeln!(
-        board,
-        "transformers with adapters in {} bytes: a text in pieces has the same bits, adapters leave no trace",
-        sequences::BYTES
-    )?;
-    for (name, digest) in digests {
-        record::digest(board, LEAF, name, digest)?;
-    }
     record::stack(board)
 }
 

@@ -2,9 +2,9 @@
 //!
 //! - [`board`]: what a board crate must provide, as one trait.
 //! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
-//! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`mod@bench`], [`demo`],
-//!   and [`broken`], which only proves that a panic is seen.
-//! - What digests are taken over: [`workload`] (a network that learns), [`sequences`] (transformers with adapters).
+//! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`sequences`] (transformers, with
+//!   digests of their own), [`mod@bench`], [`demo`], and [`broken`], which only proves that a panic is seen.
+//! - [`workload`]: what the suite's digest is taken over.
 //! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
 //!
 //! The same code runs on a microcontroller and, through `boards/host`, on the developer's machine.

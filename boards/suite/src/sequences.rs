@@ -1,5 +1,5 @@
-//! The workload behind the transformers' digests: whole networks with two adapters each, in memory that a board with 16 KB
-//! of RAM has.
+//! Whole transformers with two adapters each, in memory that a board with 16 KB of RAM has, and the digests of all that they
+//! compute, which must be equal on every machine. An application of its own: beside a trainer, such a board has no flash for it.
 //!
 //! | family | has | weights |
 //! |---|---|---|
@@ -18,7 +18,7 @@ use ranklet::{
     must_fit, q,
 };
 
-use crate::{Failure, digest::Digest};
+use crate::{Board, Failure, LEAF, digest::Digest, record};
 
 /// A network, its adapters, and the memory it is given.
 struct Family {
@@ -55,21 +55,32 @@ const VALID: [bool; 6] = [true, true, true, true, true, false];
 const TYPES: [u8; 6] = [0, 0, 0, 1, 1, 0];
 
 /// Bytes that every network runs in.
-pub const BYTES: usize = {
+const BYTES: usize = {
     let (llama, t5, bert) = (LLAMA.plan.bytes(), T5.plan.bytes(), BERT.plan.bytes());
     let larger = if llama > t5 { llama } else { t5 };
     if larger > bert { larger } else { bert }
 };
 must_fit!(BYTES, 6 * 1024);
 
-/// Names and digests.
-pub type Digests = [(&'static str, u64); 3];
-
-/// Runs it.
+/// Runs everything and prints the records.
 ///
 /// # Errors
 /// Whatever the core refuses, and every self-check that does not hold.
-pub fn run() -> Result<Digests, Failure> {
+pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
+    writeln!(board, "ranklet transformers on {}, kernel leaf {LEAF}", B::NAME)?;
+    let digests = digests()?;
+    writeln!(
+        board,
+        "with adapters in {BYTES} bytes: a text in pieces has the bits of the whole, adapters leave no trace"
+    )?;
+    for (name, digest) in digests {
+        record::digest(board, LEAF, name, digest)?;
+    }
+    record::stack(board)
+}
+
+/// Names and digests.
+fn digests() -> Result<[(&'static str, u64); 3], Failure> {
     let (mut llama, mut t5, mut bert) = (Digest::new(), Digest::new(), Digest::new());
     for cache in [CacheType::I16, CacheType::I8] {
         adapted(&LLAMA, cache, &mut llama, |model, scratch, cache, adapters| {
@@ -88,7 +99,7 @@ pub fn run() -> Result<Digests, Failure> {
 /// What is done with one choice of adapters.
 type Work = fn(&Model<'_>, &mut SequenceScratch<'_>, &mut Cache<'_>, &[Active<'_>]) -> Result<Digest, Failure>;
 
-/// One network with every choice of adapters. The memory is on the stack, as the kernels' is before: they share it.
+/// One network with every choice of adapters.
 #[inline(never)]
 fn adapted(family: &Family, cache: CacheType, digest: &mut Digest, work: Work) -> Result<(), Failure> {
     let mut memory = [0; BYTES + 15];
@@ -229,14 +240,14 @@ fn block(block: Block<'_>, digest: &mut Digest) {
 
 #[cfg(test)]
 mod tests {
-    use super::run;
+    use super::digests;
 
     /// The boards' comparison with the host says nothing where the host is wrong with itself: here overflows are checked.
     #[test]
     fn all_families_run_and_twice_the_same() {
-        let digests = run().expect("all checks hold");
-        assert_eq!(run(), Ok(digests));
-        let [llama, t5, bert] = digests.map(|(_, value)| value);
+        let found = digests().expect("all checks hold");
+        assert_eq!(digests(), Ok(found));
+        let [llama, t5, bert] = found.map(|(_, value)| value);
         assert!(llama != t5 && t5 != bert && bert != llama);
     }
 }

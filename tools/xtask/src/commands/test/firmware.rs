@@ -20,7 +20,7 @@ use crate::{
 type Digests = Vec<(String, String, String)>;
 
 /// Applications that the host runs as well, and that tell digests.
-const DIGESTED: [&str; 2] = ["suite", "demo"];
+const DIGESTED: [&str; 3] = ["suite", "sequences", "demo"];
 
 /// One that was built and run.
 struct Ran {
