@@ -3,7 +3,8 @@
 //! - [`board`]: what a board crate must provide, as one trait.
 //! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
 //! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`sequences`] (transformers, with
-//!   digests of their own), [`mod@bench`], [`demo`], and [`broken`], which only proves that a panic is seen.
+//!   digests of their own), [`mod@bench`], [`demo`], [`mod@write`] (a language model writes), and [`broken`], which only
+//!   proves that a panic is seen.
 //! - [`workload`]: what the suite's digest is taken over.
 //! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
 //!
@@ -24,6 +25,7 @@ pub mod failure;
 pub mod record;
 pub mod sequences;
 pub mod workload;
+pub mod write;
 
 /// The kernel leaf that this build runs.
 pub const LEAF: &str = ranklet::kernel::active::NAME;

@@ -15,7 +15,7 @@ mod backward;
 mod forward;
 mod head;
 mod memory;
-mod meter;
+pub mod meter;
 mod model;
 mod product;
 mod shape;

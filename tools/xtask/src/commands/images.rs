@@ -9,6 +9,7 @@ use crate::{host, tree};
 /// Bases: checkpoint, options, image; in the root of the project.
 const BASES: &[(&str, &[&str], &str)] = &[
     ("models/digits/base", &[], "models/digits/digits.rkl"),
+    ("models/story/base", &[], "models/story/story.rkl"),
     ("models/tiny/base", &[], "models/tiny/tiny.rkl"),
     ("models/tiny/llama/base", &[], "models/tiny/llama/base.rkl"),
     ("models/tiny/t5/base", &["--weights", "i4", "--residual", "i32"], "models/tiny/t5/base.rkl"),
@@ -17,6 +18,8 @@ const BASES: &[(&str, &[&str], &str)] = &[
 
 /// Adapters that are only used: checkpoint, image of the base, image.
 const ADAPTERS: &[(&str, &str, &str)] = &[
+    ("models/story/adapters/austen", "models/story/story.rkl", "models/story/austen.rkl"),
+    ("models/story/adapters/psalm", "models/story/story.rkl", "models/story/psalm.rkl"),
     ("models/tiny/llama/one", "models/tiny/llama/base.rkl", "models/tiny/llama/one.rkl"),
     ("models/tiny/llama/two", "models/tiny/llama/base.rkl", "models/tiny/llama/two.rkl"),
     ("models/tiny/t5/one", "models/tiny/t5/base.rkl", "models/tiny/t5/one.rkl"),
