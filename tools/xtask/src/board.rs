@@ -40,7 +40,12 @@ const APPLICATIONS: &[&str] = &["suite", "sequences", "bench"];
 
 /// All of them.
 pub(crate) const BOARDS: &[Board] = &[
-    Board { name: "mps2-an386", leaves: DSP, no_fpu: false, applications: &["suite", "sequences", "bench", "demo"] },
+    Board {
+        name: "mps2-an386",
+        leaves: DSP,
+        no_fpu: false,
+        applications: &["suite", "sequences", "bench", "demo", "write"],
+    },
     Board { name: "mps2-an500", leaves: DSP, no_fpu: false, applications: APPLICATIONS },
     Board { name: "mps2-an505", leaves: DSP, no_fpu: false, applications: APPLICATIONS },
     Board { name: "mps3-an547", leaves: GENERIC, no_fpu: false, applications: APPLICATIONS },

@@ -1,8 +1,8 @@
-//! Project commands: `cargo xtask setup | test | bench | size | demo`.
+//! Project commands: `cargo xtask setup | test | bench | size | demo | story | images`.
 //!
 //! - Finding tools: [`toolchain`] (a compiler for bare metal, in two ways), [`emulator`] (QEMU), [`debian`] (installing).
 //! - Firmware: [`board`] (what boards there are), [`firmware`] (building one), [`emulate`] (running it), [`record`] (what it said).
-//! - Judging: [`elf`] and [`symbols`] (what is linked in), [`budget`] (what it may take).
+//! - Judging: [`elf`] and [`symbols`] (what is linked in), [`budget`] (what it may take), [`turns`] (beside PyTorch).
 //! - [`commands`]: one file each.
 
 mod board;
@@ -21,6 +21,7 @@ mod symbols;
 mod table;
 mod toolchain;
 mod tree;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -67,6 +68,8 @@ enum Command {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=16))]
         rank: u16,
     },
+    /// A language model writes on an emulated Cortex-M4, with two adapters that take turns; and what that costs.
+    Story,
     /// Convert the committed checkpoints again, and compare with the committed images.
     Images {
         /// Replace the images that differ.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         }),
         Command::Size { json } => commands::size::run(json),
         Command::Demo { rank } => commands::demo::run(rank),
+        Command::Story => commands::story::run(),
         Command::Images { bless } => commands::images::run(bless),
     };
     match result {

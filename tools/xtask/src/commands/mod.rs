@@ -5,4 +5,5 @@ pub(crate) mod demo;
 pub(crate) mod images;
 pub(crate) mod setup;
 pub(crate) mod size;
+pub(crate) mod story;
 pub(crate) mod test;

@@ -6,14 +6,14 @@
 //! - [`document`]: the generated part of `docs/benchmarks.md`
 
 mod document;
-mod goals;
+pub(crate) mod goals;
 mod row;
 mod views;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use self::row::Row;
+pub(crate) use self::row::Row;
 use crate::{board::BOARDS, commands::setup, emulate, firmware, record::Record, report::Report, tree};
 
 /// What to do with the rows.
@@ -50,7 +50,7 @@ pub(crate) fn run(form: Form) -> Result<bool> {
         println!("{}", serde_json::to_string_pretty(&records.iter().map(Record::row).collect::<Vec<Value>>())?);
         return Ok(true);
     }
-    let rows = records.iter().map(Row::of).collect::<Result<Vec<_>>>()?;
+    let rows = rows(&records)?;
     if form == Form::Tables {
         print!("{}", views::sections(&rows));
         println!("\nGoals\n\n{}", goals::table(&rows).text());
@@ -62,4 +62,12 @@ pub(crate) fn run(form: Form) -> Result<bool> {
         println!("wrote {}", tree::shown(&document::path()));
     }
     Ok(true)
+}
+
+/// The rows among a firmware's records.
+///
+/// # Errors
+/// If one lacks a field.
+pub(crate) fn rows(records: &[Record]) -> Result<Vec<Row>> {
+    records.iter().filter(|record| record.kind() == "bench").map(Row::of).collect()
 }
