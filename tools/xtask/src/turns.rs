@@ -43,7 +43,7 @@ impl Turn {
 pub(crate) fn compare(folder: &Path) -> Result<Vec<Turn>> {
     let golden = tree::root().join("models/story/golden.safetensors");
     let bytes = fs::read(&golden).with_context(|| format!("cannot read {}", tree::shown(&golden)))?;
-    let golden = SafeTensors::deserialize(&bytes).with_context(|| format!("{}", tree::shown(&golden)))?;
+    let golden = SafeTensors::deserialize(&bytes).with_context(|| tree::shown(&golden))?;
     let path = folder.join(FILE);
     let found = fs::read(&path).with_context(|| format!("cannot read {}", tree::shown(&path)))?;
     let (mut expected, mut outputs) = (Vec::new(), 0);
@@ -54,7 +54,7 @@ pub(crate) fn compare(folder: &Path) -> Result<Vec<Turn>> {
         let (words, _) = tensor.data().as_chunks::<4>();
         expected.push(words.iter().map(|word| f64::from(f32::from_le_bytes(*word))).collect::<Vec<_>>());
     }
-    turns(&values(&found, outputs), &expected).with_context(|| format!("{}", tree::shown(&path)))
+    turns(&values(&found, outputs), &expected).with_context(|| tree::shown(&path))
 }
 
 /// Blocks of `outputs` mantissas and an exponent.
