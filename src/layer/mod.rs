@@ -13,6 +13,7 @@
 //! * [`normalize`]: the input's per-feature normalisation
 //! * [`residual`]: the stream that blocks add to
 //! * [`rope`]: rotary positions
+//! * [`sample`]: which token comes next, drawn from a language model's logits
 //! * [`vector`]: biases, and the weights of norms
 
 pub mod activation;
@@ -26,6 +27,7 @@ pub mod norm;
 pub mod normalize;
 pub mod residual;
 pub mod rope;
+pub mod sample;
 pub mod vector;
 
 pub use activation::Activation;

@@ -15,8 +15,8 @@ use ranklet::{
 
 use crate::{Board, Failure, LEAF, digest::Digest, record};
 
-static LLAMA: Image = include_image!("../../../models/tiny/llama.rkl");
-static T5: Image = include_image!("../../../models/tiny/t5.rkl");
+static LLAMA: Image = include_image!("../../../models/tiny/llama/base.rkl");
+static T5: Image = include_image!("../../../models/tiny/t5/base.rkl");
 
 /// Tokens of a text, and of the encoder's.
 const TOKENS: usize = 8;
@@ -56,10 +56,10 @@ fn text(memory: &mut [u8]) -> Result<u64, Failure> {
     let (mut early, mut late) = (Real::ZERO, Real::ZERO);
     for n in 0..STEPS.0 {
         let mut ids = [0; TOKENS];
-        let mut id = Stream::new(Seed(3), Purpose::Shuffle, n, 0).at(0) % 64;
+        let mut id = Stream::new(Seed(3), Purpose::Shuffle, n, 0).at(0) % 32;
         for to in &mut ids {
             *to = id;
-            id = (id * 5 + 11) % 64;
+            id = (id * 5 + 11) % 32;
         }
         trainer.sequence(Sequence::tokens(&ids), SequenceTarget::Next, &mut scratch)?;
         let loss = trainer.step(&mut scratch)?;
@@ -95,7 +95,7 @@ fn pair(memory: &mut [u8]) -> Result<u64, Failure> {
     for n in 0..2 * STEPS.1 {
         let stream = Stream::new(Seed(4), Purpose::Shuffle, n, 0);
         let mut ids = [0; TOKENS];
-        ids.iter_mut().enumerate().for_each(|(i, id)| *id = 2 + stream.at(i as u32) % 40);
+        ids.iter_mut().enumerate().for_each(|(i, id)| *id = 2 + stream.at(i as u32) % 20);
         let class = (stream.at(99) % classes) as usize;
         let [a, b, c, d, ..] = ids;
         let target = SequenceTarget::At(4, Target::Class(class));

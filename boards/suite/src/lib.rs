@@ -2,16 +2,16 @@
 //!
 //! - [`board`]: what a board crate must provide, as one trait.
 //! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
-//! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`mod@bench`], [`demo`],
-//!   [`attention`] and [`learning`] (transformers that run and that learn), and [`broken`], which only proves that a panic is seen.
-//! - [`workload`]: what the digest is taken over.
+//! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`sequences`] and [`learning`]
+//!   (transformers that run and that learn, with digests of their own), [`mod@bench`], [`demo`], [`mod@write`] (a language
+//!   model writes), and [`broken`], which only proves that a panic is seen.
+//! - [`workload`]: what the suite's digest is taken over.
 //! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
 //!
 //! The same code runs on a microcontroller and, through `boards/host`, on the developer's machine.
 #![no_std]
 #![deny(unsafe_code)]
 
-pub mod attention;
 pub mod bench;
 pub mod board;
 pub mod broken;
@@ -24,9 +24,9 @@ pub mod digest;
 pub mod failure;
 pub mod learning;
 pub mod record;
-#[cfg(feature = "demo")]
-pub mod story;
+pub mod sequences;
 pub mod workload;
+pub mod write;
 
 /// The kernel leaf that this build runs.
 pub const LEAF: &str = ranklet::kernel::active::NAME;

@@ -36,7 +36,7 @@ const DSP: &[Leaf] =
     &[Leaf { name: "arm-dsp", arguments: &[] }, Leaf { name: "generic", arguments: &["--no-default-features"] }];
 
 /// What a board runs unless it shows more.
-const APPLICATIONS: &[&str] = &["suite", "attention", "learning", "bench"];
+const APPLICATIONS: &[&str] = &["suite", "sequences", "learning", "bench"];
 
 /// All of them.
 pub(crate) const BOARDS: &[Board] = &[
@@ -44,13 +44,13 @@ pub(crate) const BOARDS: &[Board] = &[
         name: "mps2-an386",
         leaves: DSP,
         no_fpu: false,
-        applications: &["suite", "attention", "learning", "bench", "demo", "story"],
+        applications: &["suite", "sequences", "learning", "bench", "demo", "write"],
     },
     Board { name: "mps2-an500", leaves: DSP, no_fpu: false, applications: APPLICATIONS },
     Board { name: "mps2-an505", leaves: DSP, no_fpu: false, applications: APPLICATIONS },
     Board { name: "mps3-an547", leaves: GENERIC, no_fpu: false, applications: APPLICATIONS },
     Board { name: "mps2-an385", leaves: GENERIC, no_fpu: true, applications: APPLICATIONS },
-    Board { name: "microbit", leaves: GENERIC, no_fpu: true, applications: &["suite", "attention", "bench"] },
+    Board { name: "microbit", leaves: GENERIC, no_fpu: true, applications: &["suite", "sequences", "bench"] },
     Board { name: "rv32-virt", leaves: GENERIC, no_fpu: true, applications: APPLICATIONS },
 ];
 

@@ -1,9 +1,9 @@
-//! Project commands: `cargo xtask setup | test | accuracy | bench | size | demo | images`.
+//! Project commands: `cargo xtask setup | test | accuracy | bench | size | demo | story | images`.
 //!
 //! - Finding tools: [`toolchain`] (a compiler for bare metal, in two ways), [`emulator`] (QEMU), [`debian`] (installing).
 //! - Firmware: [`board`] (what boards there are), [`firmware`] (building one), [`emulate`] (running it), [`record`] (what it said).
 //! - Documents with generated parts: [`document`].
-//! - Judging: [`elf`] and [`symbols`] (what is linked in), [`budget`] (what it may take).
+//! - Judging: [`elf`] and [`symbols`] (what is linked in), [`budget`] (what it may take), [`turns`] (beside PyTorch).
 //! - [`commands`]: one file each.
 
 mod board;
@@ -23,6 +23,7 @@ mod symbols;
 mod table;
 mod toolchain;
 mod tree;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -75,7 +76,7 @@ enum Command {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=16))]
         rank: u16,
     },
-    /// A language model writes on an emulated Cortex-M4, with two adapters in flash; and what each of that costs.
+    /// A language model writes on an emulated Cortex-M4, with two adapters that take turns; and what that costs.
     Story,
     /// Convert the committed checkpoints again, and compare with the committed images.
     Images {

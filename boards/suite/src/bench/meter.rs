@@ -9,9 +9,9 @@ use crate::{
 };
 
 /// A board whose counter has been calibrated.
-pub(super) struct Meter<'b, B> {
+pub struct Meter<'b, B> {
     board: &'b mut B,
-    counter: Counter,
+    counter: Option<Counter>,
 }
 
 impl<'b, B: Board> Meter<'b, B> {
@@ -19,30 +19,48 @@ impl<'b, B: Board> Meter<'b, B> {
     ///
     /// # Errors
     /// [`Failure::Counter`].
-    pub(super) fn new(board: &'b mut B) -> Result<Self, Failure> {
-        let counter = Counter::calibrate(board)?;
+    pub fn new(board: &'b mut B) -> Result<Self, Failure> {
+        let counter = Some(Counter::calibrate(board)?);
         Ok(Self { board, counter })
     }
 
-    /// Counts the instructions of `run`.
+    /// The same; on a board that counts nothing, one that runs everything and prints nothing.
+    ///
+    /// # Errors
+    /// [`Failure::Counter`] where the board counts wrong.
+    pub fn where_counted(board: &'b mut B) -> Result<Self, Failure> {
+        let counter = match board.instructions() {
+            Some(_) => Some(Counter::calibrate(board)?),
+            None => None,
+        };
+        Ok(Self { board, counter })
+    }
+
+    /// Counts the instructions of `run`; 0 where nothing counts.
     ///
     /// # Errors
     /// [`Failure::Counter`].
-    pub(super) fn count<R>(&mut self, run: impl FnOnce() -> R) -> Result<(R, u64), Failure> {
-        Ok(self.counter.count(self.board, |_| run())?)
+    pub fn count<R>(&mut self, run: impl FnOnce() -> R) -> Result<(R, u64), Failure> {
+        match self.counter {
+            Some(counter) => Ok(counter.count(self.board, |_| run())?),
+            None => Ok((run(), 0)),
+        }
     }
 
-    /// Prints a row.
+    /// Prints a row, where something counts.
     ///
     /// # Errors
     /// [`Failure::Console`].
-    pub(super) fn print(
+    pub fn print(
         &mut self,
         op: impl fmt::Display,
         shape: impl fmt::Display,
         instructions: u64,
         work: Work,
     ) -> Result<(), Failure> {
+        if self.counter.is_none() {
+            return Ok(());
+        }
         let (op, shape) = (format_args!("{op}"), format_args!("{shape}"));
         record::row(self.board, &Row { leaf: LEAF, op, shape, instructions, work })
     }

@@ -6,69 +6,66 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{host, tree};
 
-/// An image, in the root of the project, and the directory it is made of.
-struct Made {
-    image: &'static str,
-    from: &'static str,
-    /// The base's image, for an adapter.
-    base: Option<&'static str>,
-}
+/// Bases: checkpoint, options, image; in the root of the project.
+const BASES: &[(&str, &[&str], &str)] = &[
+    ("models/digits/base", &[], "models/digits/digits.rkl"),
+    ("models/story/base", &[], "models/story/story.rkl"),
+    ("models/tiny/base", &[], "models/tiny/tiny.rkl"),
+    ("models/tiny/llama/base", &[], "models/tiny/llama/base.rkl"),
+    ("models/tiny/t5/base", &["--weights", "i4", "--residual", "i32"], "models/tiny/t5/base.rkl"),
+    ("models/tiny/bert/base", &["--weights", "i16"], "models/tiny/bert/base.rkl"),
+];
 
-const fn base(from: &'static str, image: &'static str) -> Made {
-    Made { image, from, base: None }
-}
-
-const fn adapter(from: &'static str, base: &'static str, image: &'static str) -> Made {
-    Made { image, from, base: Some(base) }
-}
-
-/// All of them; bases before their adapters.
-const IMAGES: &[Made] = &[
-    base("models/digits/base", "models/digits/digits.rkl"),
-    base("models/tiny/base", "models/tiny/tiny.rkl"),
-    base("models/cases/llama/base", "models/tiny/llama.rkl"),
-    adapter("models/cases/llama/adapter", "models/tiny/llama.rkl", "models/tiny/llama-1.rkl"),
-    adapter("models/cases/adapters/rslora/adapter", "models/tiny/llama.rkl", "models/tiny/llama-2.rkl"),
-    base("models/story/base", "models/story/story.rkl"),
-    adapter("models/story/adapters/austen", "models/story/story.rkl", "models/story/austen.rkl"),
-    adapter("models/story/adapters/psalm", "models/story/story.rkl", "models/story/psalm.rkl"),
-    base("models/cases/t5-classifier/base", "models/tiny/t5.rkl"),
-    adapter("models/cases/t5-classifier/adapter", "models/tiny/t5.rkl", "models/tiny/t5-1.rkl"),
+/// Adapters that are only used: checkpoint, image of the base, image.
+const ADAPTERS: &[(&str, &str, &str)] = &[
+    ("models/story/adapters/austen", "models/story/story.rkl", "models/story/austen.rkl"),
+    ("models/story/adapters/psalm", "models/story/story.rkl", "models/story/psalm.rkl"),
+    ("models/tiny/llama/one", "models/tiny/llama/base.rkl", "models/tiny/llama/one.rkl"),
+    ("models/tiny/llama/two", "models/tiny/llama/base.rkl", "models/tiny/llama/two.rkl"),
+    ("models/tiny/t5/one", "models/tiny/t5/base.rkl", "models/tiny/t5/one.rkl"),
+    ("models/tiny/t5/two", "models/tiny/t5/base.rkl", "models/tiny/t5/two.rkl"),
+    ("models/tiny/bert/one", "models/tiny/bert/base.rkl", "models/tiny/bert/one.rkl"),
+    ("models/tiny/bert/two", "models/tiny/bert/base.rkl", "models/tiny/bert/two.rkl"),
 ];
 
 /// Converts all of them; with `bless`, replaces those that differ. Tells whether all were, or now are, the same.
 pub(crate) fn run(bless: bool) -> Result<bool> {
     let mut good = true;
-    for made in IMAGES {
-        let image = made.image;
-        let (path, fresh) = (tree::root().join(image), convert(made)?);
-        let same = fs::read(&path).is_ok_and(|committed| committed == fresh);
-        let verdict = match (same, bless) {
-            (true, _) => "is what the converter makes",
-            (false, true) => "replaced",
-            (false, false) => "DIFFERS from what the converter makes; `cargo xtask images --bless` replaces it",
-        };
-        if !same && bless {
-            fs::write(&path, &fresh).with_context(|| format!("cannot write {image}"))?;
-        }
-        good &= same || bless;
-        println!("{image} {verdict}");
+    // Bases first: an adapter names the image that it was made with.
+    for (checkpoint, options, image) in BASES {
+        let arguments: Vec<&str> = ["convert", "base", checkpoint].iter().chain(*options).copied().collect();
+        good &= compare(&arguments, image, bless)?;
+    }
+    for (checkpoint, base, image) in ADAPTERS {
+        good &= compare(&["convert", "adapter", checkpoint, "--base", base, "--inference-only"], image, bless)?;
     }
     Ok(good)
 }
 
-/// What the converter makes of a directory: of a base with weights of 8 bits.
-fn convert(made: &Made) -> Result<Vec<u8>> {
-    let folder = tree::root().join("target/images");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", tree::shown(&folder)))?;
-    let out = folder.join(Path::new(made.image).file_name().unwrap_or_default());
-    let mut command = host::ranklet()?;
-    match made.base {
-        None => command.args(["convert", "base", made.from, "--weights", "i8"]),
-        Some(base) => command.args(["convert", "adapter", made.from, "--base", base]),
+/// Whether the converter, called so, makes this image.
+fn compare(arguments: &[&str], image: &str, bless: bool) -> Result<bool> {
+    let (path, fresh) = (tree::root().join(image), convert(arguments, image)?);
+    let same = fs::read(&path).is_ok_and(|committed| committed == fresh);
+    let verdict = match (same, bless) {
+        (true, _) => "is what the converter makes",
+        (false, true) => "replaced",
+        (false, false) => "DIFFERS from what the converter makes; `cargo xtask images --bless` replaces it",
     };
-    command.args(["--json", "-o"]).arg(&out);
+    if !same && bless {
+        fs::write(&path, &fresh).with_context(|| format!("cannot write {image}"))?;
+    }
+    println!("{image} {verdict}");
+    Ok(same || bless)
+}
+
+/// What the converter makes.
+fn convert(arguments: &[&str], image: &str) -> Result<Vec<u8>> {
+    let out = tree::root().join("target/images").join(image);
+    let folder = out.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", tree::shown(folder)))?;
+    let mut command = host::ranklet()?;
+    command.args(arguments).args(["--json", "-o"]).arg(&out);
     let output = command.output().context("cannot start ranklet")?;
-    ensure!(output.status.success(), "{}: {}", made.from, String::from_utf8_lossy(&output.stdout));
+    ensure!(output.status.success(), "{image}: {}", String::from_utf8_lossy(&output.stdout));
     fs::read(&out).with_context(|| format!("cannot read {}", tree::shown(&out)))
 }

@@ -6,15 +6,14 @@
 //! - [`document`]: the generated part of `docs/benchmarks.md`
 
 mod document;
-mod goals;
+pub(crate) mod goals;
 mod row;
 mod views;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-pub(crate) use self::document::DOCUMENT;
-use self::row::Row;
+pub(crate) use self::{document::DOCUMENT, row::Row};
 use crate::{board::BOARDS, commands::setup, emulate, firmware, record::Record, report::Report, tree};
 
 /// What to do with the rows.
@@ -33,10 +32,8 @@ pub(crate) fn run(form: Form) -> Result<bool> {
     let toolchain = setup::ready(Report::Changes)?;
     let mut records = Vec::new();
     for board in BOARDS {
-        let told = ["bench", "story"].into_iter().filter(|application| board.applications.contains(application));
-        for (leaf, application) in told.flat_map(|application| board.leaves.iter().map(move |leaf| (leaf, application)))
-        {
-            let firmware = firmware::build(&toolchain, board, leaf, application)?;
+        for leaf in board.leaves {
+            let firmware = firmware::build(&toolchain, board, leaf, "bench")?;
             let run = emulate::run(board, &firmware, &tree::firmware(), |_| ())?;
             if !run.ended.ok() {
                 bail!("{} {}:\n{}", firmware.name, run.ended.how(), run.tail());
@@ -53,7 +50,7 @@ pub(crate) fn run(form: Form) -> Result<bool> {
         println!("{}", serde_json::to_string_pretty(&records.iter().map(Record::row).collect::<Vec<Value>>())?);
         return Ok(true);
     }
-    let rows = records.iter().map(Row::of).collect::<Result<Vec<_>>>()?;
+    let rows = rows(&records)?;
     if form == Form::Tables {
         print!("{}", views::sections(&rows));
         println!("\nGoals\n\n{}", goals::table(&rows).text());
@@ -65,4 +62,12 @@ pub(crate) fn run(form: Form) -> Result<bool> {
         println!("wrote {}", DOCUMENT.path);
     }
     Ok(true)
+}
+
+/// The rows among a firmware's records.
+///
+/// # Errors
+/// If one lacks a field.
+pub(crate) fn rows(records: &[Record]) -> Result<Vec<Row>> {
+    records.iter().filter(|record| record.kind() == "bench").map(Row::of).collect()
 }

@@ -6,12 +6,12 @@ use crate::record::Record;
 
 /// One row of the benchmark.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Row {
+pub(crate) struct Row {
     pub(super) board: String,
     pub(super) leaf: String,
-    pub(super) op: String,
-    pub(super) shape: String,
-    pub(super) instructions: u64,
+    pub(crate) op: String,
+    pub(crate) shape: String,
+    pub(crate) instructions: u64,
     /// How many of `unit` the call does.
     pub(super) count: u64,
     /// "MAC", "element", "parameter", "sample".

@@ -13,14 +13,14 @@ use crate::{
     firmware::{self, Firmware},
     symbols,
     toolchain::Toolchain,
-    tree,
+    tree, turns,
 };
 
 /// Digests by application and name.
 type Digests = Vec<(String, String, String)>;
 
 /// Applications that the host runs as well, and that tell digests.
-const DIGESTED: [&str; 5] = ["suite", "attention", "learning", "demo", "story"];
+const DIGESTED: [&str; 5] = ["suite", "sequences", "learning", "demo", "write"];
 
 /// One that was built and run.
 struct Ran {
@@ -37,7 +37,11 @@ pub(super) fn run(steps: &mut Steps, toolchain: &Toolchain) {
             let elf = firmware::build_host(application)?;
             let run = emulate::run_command(Command::new(&elf).current_dir(tree::firmware()), |_| ())?;
             host.extend(digests(&run, application, &format!("host/{application}"))?);
-            if application == "demo" { promises(&run, "host/demo") } else { Ok(()) }
+            match application {
+                "demo" => promises(&run, "host/demo"),
+                "write" => as_merged("host/write"),
+                _ => Ok(()),
+            }
         });
     }
     for board in BOARDS {
@@ -75,6 +79,12 @@ pub(super) fn run(steps: &mut Steps, toolchain: &Toolchain) {
                 steps.check(&format!("{label}: the demo keeps its promises"), || {
                     let demo = ran.iter().find(|ran| ran.application == "demo").context("it did not run")?;
                     promises(&demo.run, &demo.firmware.name)
+                });
+            }
+            if board.applications.contains(&"write") {
+                steps.check(&format!("{label}: adapters take turns as if they were merged"), || {
+                    let write = ran.iter().find(|ran| ran.application == "write").context("it did not run")?;
+                    as_merged(&write.firmware.name)
                 });
             }
         }
@@ -135,6 +145,14 @@ fn promises(run: &emulate::Run, name: &str) -> Result<()> {
     ensure!(turned <= 45.0, "{name}: the base reads {turned:.1} % turned: there is little to learn");
     ensure!(adapted >= 90.0, "{name}: with the adapter only {adapted:.1} % are read turned");
     ensure!(number("off")? == number("upright")?, "{name}: with the adapter switched off the base reads others");
+    Ok(())
+}
+
+/// The logits that the writer has left, adapter by adapter, are those of PyTorch with that adapter merged into the base.
+fn as_merged(name: &str) -> Result<()> {
+    for turn in turns::compare(&tree::firmware())? {
+        ensure!(turn.good(), "{name} is too far from PyTorch: {}", turn.cells().join(", "));
+    }
     Ok(())
 }
 

@@ -1,5 +1,0 @@
-//! `attention` on this machine.
-
-fn main() -> std::process::ExitCode {
-    host::run(ranklet_suite::attention::run)
-}

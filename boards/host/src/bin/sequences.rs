@@ -1,0 +1,5 @@
+//! `sequences` on this machine.
+
+fn main() -> std::process::ExitCode {
+    host::run(ranklet_suite::sequences::run)
+}

@@ -1,5 +1,0 @@
-//! `story` on this machine.
-
-fn main() -> std::process::ExitCode {
-    host::run(ranklet_suite::story::run)
-}

@@ -1,0 +1,5 @@
+//! `write` on this machine.
+
+fn main() -> std::process::ExitCode {
+    host::run(ranklet_suite::write::run)
+}

@@ -1,0 +1,8 @@
+//! `sequences` on this board.
+#![no_std]
+#![no_main]
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    microbit::run(ranklet_suite::sequences::run)
+}

@@ -1,8 +1,0 @@
-//! `attention` on this board.
-#![no_std]
-#![no_main]
-
-#[cortex_m_rt::entry]
-fn main() -> ! {
-    mps2_an505::run(ranklet_suite::attention::run)
-}

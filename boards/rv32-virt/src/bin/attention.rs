@@ -1,8 +1,0 @@
-//! `attention` on this board.
-#![no_std]
-#![no_main]
-
-#[riscv_rt::entry]
-fn main() -> ! {
-    rv32_virt::run(ranklet_suite::attention::run)
-}
