@@ -1,26 +1,41 @@
-//! The base's weights as its image has them: what an adapter is used on, and so what DoRA's norms and the differences
-//! of whole layers and biases are taken against.
+//! The base's weights as an adapter is used on them, and so what DoRA's norms and the differences of whole layers and
+//! biases are taken against: those of an image, or a checkpoint's own where nothing is quantized.
 
 use super::sites;
 use crate::adapter::Site;
 use crate::quantize::{exp2, i4};
+use crate::reference::layers::Layer;
 use ranklet::kernel::Weights;
 use ranklet::layer::Linear;
 use ranklet::model::Model;
 
-/// The linear layers of a base image.
+/// The linear layers of a base.
 #[derive(Clone, Debug)]
 pub struct Stored<'a> {
     sites: Vec<Site>,
-    linears: Vec<Linear<'a>>,
+    values: Values<'a>,
+}
+
+/// Where the numbers are.
+#[derive(Clone, Debug)]
+enum Values<'a> {
+    Image(Vec<Linear<'a>>),
+    Floats(&'a [Layer]),
 }
 
 impl<'a> Stored<'a> {
-    /// Of a base.
+    /// Of a base's image.
     #[must_use]
     pub fn of(model: &Model<'a>) -> Stored<'a> {
         let linears = (0..model.spec().linears).map(|s| model.linear(s)).collect();
-        Stored { sites: sites(model), linears }
+        Stored { sites: sites(model), values: Values::Image(linears) }
+    }
+
+    /// Of a checkpoint.
+    #[must_use]
+    pub fn floats(layers: &'a [Layer]) -> Stored<'a> {
+        let site = |l: &Layer| Site { module: l.module.clone(), inputs: l.inputs, outputs: l.outputs };
+        Stored { sites: layers.iter().map(site).collect(), values: Values::Floats(layers) }
     }
 
     /// Names and dimensions, in the order of the sites.
@@ -32,29 +47,38 @@ impl<'a> Stored<'a> {
     /// The weight at (row, column) of a site, exactly.
     #[must_use]
     pub fn value(&self, site: usize, row: usize, col: usize) -> f64 {
-        let l = &self.linears[site];
+        let l = match &self.values {
+            Values::Image(linears) => &linears[site],
+            Values::Floats(layers) => return f64::from(layers[site].weight[row * layers[site].inputs + col]),
+        };
         let integer = match l.weights {
             Weights::I8(w) => i32::from(w[row * l.inputs + col]),
             Weights::I16(w) => i32::from(w[row * l.inputs + col]),
             Weights::I4(w) => i4::integer(w.nibbles, w.groups, l.inputs, row, col),
             _ => return f64::NAN, // A type of a later version: nothing compares equal to it.
         };
-        f64::from(integer) * self.step(site, row)
+        f64::from(integer) * step(l, row)
     }
 
     /// How far a weight may be from the checkpoint's because it was quantized: half a step, or more for coarse types.
     #[must_use]
     pub fn tolerance(&self, site: usize, row: usize) -> f64 {
+        let Values::Image(linears) = &self.values else { return 0.0 };
         // Half a step; a 4-bit group of the coarsest scale, clipped by up to 0.3 of its peak, is 63 steps of 7 · 0.3.
-        let steps = if matches!(self.linears[site].weights, Weights::I4(_)) { 133.0 } else { 0.500_001 };
-        steps * self.step(site, row)
+        let steps = if matches!(linears[site].weights, Weights::I4(_)) { 133.0 } else { 0.500_001 };
+        steps * step(&linears[site], row)
     }
 
     /// The bias of a site, exactly, if it has one.
     #[must_use]
     pub fn bias(&self, site: usize) -> Option<Vec<f64>> {
-        let bias = self.linears[site].bias?;
-        Some(bias.mantissas.iter().map(|&m| f64::from(m) * exp2(i32::from(bias.exponent))).collect())
+        match &self.values {
+            Values::Image(linears) => {
+                let bias = linears[site].bias?;
+                Some(bias.mantissas.iter().map(|&m| f64::from(m) * exp2(i32::from(bias.exponent))).collect())
+            }
+            Values::Floats(layers) => Some(layers[site].bias.as_ref()?.iter().copied().map(f64::from).collect()),
+        }
     }
 
     /// Layers without weights and biases, for what asks for names alone.
@@ -69,13 +93,12 @@ impl<'a> Stored<'a> {
             bias: None,
             activation: ranklet::layer::Activation::None,
         };
-        Stored { sites: sites.to_vec(), linears: sites.iter().map(linear).collect() }
+        Stored { sites: sites.to_vec(), values: Values::Image(sites.iter().map(linear).collect()) }
     }
+}
 
-    fn step(&self, site: usize, row: usize) -> f64 {
-        let l = &self.linears[site];
-        f64::from(l.scales[row]) * exp2(i32::from(l.exponent))
-    }
+fn step(l: &Linear<'_>, row: usize) -> f64 {
+    f64::from(l.scales[row]) * exp2(i32::from(l.exponent))
 }
 
 #[cfg(test)]
