@@ -9,7 +9,9 @@
 //! | [`image`] | images in and out, through the core's own emitter and checks |
 //! | [`adapter`], [`peft`], [`gguf`], [`loralayer`] | adapters in `f32`, and the formats they come in |
 //! | [`dora`], [`whole`], [`sum`] | magnitudes, and layers trained whole, as pairs and back; sums of adapters |
-//! | [`spec`], [`base`], [`fingerprint`] | a base model in `f32`: spec file, weights, identity |
+//! | [`spec`], [`base`], [`fingerprint`] | a perceptron in `f32`: spec file, weights, identity |
+//! | [`hf`], [`sequences`] | transformers' checkpoints; what transformers are given |
+//! | [`reference`], [`verify`] | networks in `f64`, and the integers held against them |
 //! | [`quantize`] | from `f32` to the integers of an image |
 //! | [`text`] | tokenizers: text in and out, and the vocabulary of an image |
 //! | [`checkpoint`], [`dataset`], [`tensor`], [`save`] | safetensors in and out |
@@ -49,4 +51,5 @@ pub mod sum;
 pub mod tensor;
 pub mod text;
 pub mod training;
+pub mod verify;
 pub mod whole;

@@ -120,6 +120,27 @@ impl Batch {
         }
     }
 
+    /// One sequence of feature vectors, all of which count.
+    #[must_use]
+    pub fn features(features: Vec<f32>, length: usize) -> Batch {
+        Batch {
+            count: 1,
+            length,
+            tokens: vec![],
+            features,
+            types: vec![],
+            valid: vec![true; length],
+            decoder: vec![],
+            decoder_length: 0,
+        }
+    }
+
+    /// Whether an output of a sequence counts: of a token that is no padding, or of the sequence as a whole.
+    #[must_use]
+    pub fn counts(&self, t: &Transformer, row: usize, token: usize) -> bool {
+        t.pool != Pool::None || t.has_cross() || self.valid[row * self.length + token]
+    }
+
     /// One sequence; `raw` takes its samples, where it is made of features.
     ///
     /// # Errors

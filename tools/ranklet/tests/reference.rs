@@ -5,7 +5,7 @@ use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::{self, ImageFile, stored::Stored};
 use ranklet_cli::peft;
 use ranklet_cli::quantize::WeightType;
-use ranklet_cli::reference::Reference;
+use ranklet_cli::reference::{Reference, layers::adapt};
 use ranklet_cli::sequences::Batch;
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ fn compare(base: &str, golden: &Path, adapter: Option<&Path>, tensor: &str) {
     let mut reference = Reference::read(&checkpoint, &network).unwrap();
     if let Some(adapter) = adapter {
         let read = peft::read(adapter, None, &Stored::floats(&reference.layers)).unwrap();
-        reference.adapt(&read.pairs);
+        adapt(&mut reference.layers, &read.pairs);
     }
     let found: Vec<f64> =
         (0..batch.count).flat_map(|row| reference.run(&batch.row(row), adapter.is_some(), &mut |_| ())).collect();

@@ -49,7 +49,7 @@ pub enum Residual {
 }
 
 /// The configuration of a checkpoint, if it is a transformer's.
-fn transformer(path: &Path) -> Option<PathBuf> {
+pub(super) fn transformer(path: &Path) -> Option<PathBuf> {
     let dir = if path.is_file() { path.parent().unwrap_or(Path::new("")) } else { path };
     let config = dir.join(crate::spec::FILE);
     // What cannot be read, and what is of no known type, is refused by the one that reads perceptrons.

@@ -13,6 +13,7 @@ pub mod merge;
 pub mod plan;
 pub mod run;
 pub mod train;
+pub mod verify;
 
 use crate::atomic;
 use crate::image::ImageFile;
@@ -55,6 +56,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Show flash, RAM and stack before flashing, and whether they fit a board.
     Plan(plan::Args),
+    /// Hold an image against the floats it was made of, layer by layer.
+    Verify(verify::Args),
     /// Run a model with the device's arithmetic.
     Run(run::Args),
     /// Write on from a prompt, with a language model.
@@ -142,6 +145,7 @@ pub fn execute(cli: &Cli) -> Result<Report> {
         Command::Merge(args) => merge::execute(args),
         Command::Inspect(args) => inspect::execute(args),
         Command::Plan(args) => plan::execute(args),
+        Command::Verify(args) => verify::execute(args, json),
         Command::Run(args) => run::execute(args, json),
         Command::Generate(args) => generate::execute(args, json),
         Command::Classify(args) => classify::execute(args, json),

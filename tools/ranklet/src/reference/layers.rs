@@ -1,5 +1,6 @@
 //! The layers in `f64`, each as its paper or PyTorch has it, for one token or one row.
 
+use crate::adapter::Pair;
 use ranklet::layer::Activation;
 
 /// `W x + b`; the weight is (out, in), row-major.
@@ -34,6 +35,22 @@ pub struct Added {
     pub gain: Option<Vec<f32>>,
     /// (out).
     pub bias: Option<Vec<f32>>,
+}
+
+/// Puts an adapter on, beside those that are on already.
+pub fn adapt(layers: &mut [Layer], pairs: &[Pair]) {
+    for p in pairs {
+        if let Some(layer) = layers.get_mut(p.site) {
+            layer.added.push(Added {
+                a: p.a.data.clone(),
+                b: p.b.data.clone(),
+                rank: p.rank(),
+                scaling: p.scaling,
+                gain: p.gain.clone(),
+                bias: p.bias.clone(),
+            });
+        }
+    }
 }
 
 impl Layer {

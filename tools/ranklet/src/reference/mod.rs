@@ -1,17 +1,18 @@
-//! Transformers in `f64`, from the checkpoint's own values: what the integers are compared with.
+//! Networks in `f64`, from the checkpoint's own values: what the integers are compared with.
 //!
-//! [`layers`] has the layers; here they are put together in the order of the spec. It is slow and plain: every token of a
-//! sequence goes through every layer by itself, and what each linear was given and gave can be looked at.
+//! [`layers`] has the layers, [`chain`] perceptrons; here the layers of a transformer are put together in the order of the
+//! spec. It is slow and plain: every token of a sequence goes through every layer by itself, and what each linear was given
+//! and gave can be looked at.
 
+pub mod chain;
 pub mod layers;
 
-use crate::adapter::Pair;
 use crate::checkpoint::Checkpoint;
 use crate::hf::{self, Network, RelativeSource};
 use crate::sequences::Row;
 use crate::tensor::Matrix;
 use anyhow::Result;
-use layers::{Added, Layer, Norm, activate, attend, rotate};
+use layers::{Layer, Norm, activate, attend, rotate};
 use ranklet::model::HeadKind;
 use ranklet::model::spec::transformer::NO_TOKEN;
 use ranklet::model::spec::{Flags, Pool, Position, Stack, Transformer};
@@ -97,22 +98,6 @@ impl Reference {
             rope: network.rope.clone(),
             relative,
         })
-    }
-
-    /// Puts an adapter on, beside those that are on already.
-    pub fn adapt(&mut self, pairs: &[Pair]) {
-        for p in pairs {
-            if let Some(layer) = self.layers.get_mut(p.site) {
-                layer.added.push(Added {
-                    a: p.a.data.clone(),
-                    b: p.b.data.clone(),
-                    rank: p.rank(),
-                    scaling: p.scaling,
-                    gain: p.gain.clone(),
-                    bias: p.bias.clone(),
-                });
-            }
-        }
     }
 
     /// Runs one sequence; the output as [`sequences::run`](crate::sequences::run) orders it.
