@@ -53,8 +53,8 @@ pub(super) static LARGE: Pool = Pool {
 pub(super) static SMALL: Pool = Pool {
     i8: SMALL_I8.as_flattened(),
     i16: SMALL_I16.as_flattened(),
-    nibbles: SMALL_NIBBLES.as_flattened(),
-    groups: SMALL_GROUPS.as_flattened(),
+    nibbles: &SMALL_NIBBLES,
+    groups: &SMALL_GROUPS,
     scales: &SCALES,
     biases: &BIASES,
 };
@@ -66,8 +66,8 @@ static LARGE_GROUPS: [[u8; BLOCK]; 2] = [GROUPS; 2];
 
 static SMALL_I8: [[i8; BLOCK]; 16] = [I8; 16];
 static SMALL_I16: [[i16; BLOCK]; 2] = [I16; 2];
-static SMALL_NIBBLES: [[u8; BLOCK]; 1] = [NIBBLES; 1];
-static SMALL_GROUPS: [[u8; BLOCK]; 1] = [GROUPS; 1];
+static SMALL_NIBBLES: [u8; 64 * I4::row_bytes(64)] = FEW_NIBBLES;
+static SMALL_GROUPS: [u8; 64 * I4::row_groups(64)] = FEW_GROUPS;
 
 static SCALES: [u16; 512] = SCALE_DRAWS;
 static BIASES: [i32; 512] = BIAS_DRAWS;
@@ -112,6 +112,8 @@ drawn!(I8, i8, BLOCK, 0, i8_of);
 drawn!(I16, i16, BLOCK, 1, i16_of);
 drawn!(NIBBLES, u8, BLOCK, 2, nibbles_of);
 drawn!(GROUPS, u8, BLOCK, 3, group_of);
+drawn!(FEW_NIBBLES, u8, 64 * I4::row_bytes(64), 2, nibbles_of);
+drawn!(FEW_GROUPS, u8, 64 * I4::row_groups(64), 3, group_of);
 drawn!(SCALE_DRAWS, u16, 512, 4, scale_of);
 drawn!(BIAS_DRAWS, i32, 512, 5, bias_of);
 
