@@ -11,7 +11,7 @@
 //! | [`dora`], [`whole`], [`sum`] | magnitudes, and layers trained whole, as pairs and back; sums of adapters |
 //! | [`spec`], [`base`], [`fingerprint`] | a perceptron in `f32`: spec file, weights, identity |
 //! | [`hf`], [`sequences`] | transformers' checkpoints; what transformers are given |
-//! | [`reference`], [`verify`] | networks in `f64`, and the integers held against them |
+//! | [`mod@reference`], [`verify`] | networks in floats, and the integers held against them |
 //! | [`quantize`] | from `f32` to the integers of an image |
 //! | [`text`] | tokenizers: text in and out, and the vocabulary of an image |
 //! | [`checkpoint`], [`dataset`], [`tensor`], [`save`] | safetensors in and out |

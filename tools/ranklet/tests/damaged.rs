@@ -50,8 +50,11 @@ fn refused(place: &Place, file: &str) -> String {
     message
 }
 
-/// A file's tensors: name, description, data.
-fn tensors(bytes: &[u8]) -> (Vec<(String, Value, Vec<u8>)>, Option<Value>) {
+/// Name, description, data.
+type Tensor = (String, Value, Vec<u8>);
+
+/// A file's tensors, and its metadata.
+fn tensors(bytes: &[u8]) -> (Vec<Tensor>, Option<Value>) {
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header: Map<String, Value> = serde_json::from_slice(&bytes[8..start]).unwrap();
     let metadata = header.remove("__metadata__");
@@ -64,7 +67,7 @@ fn tensors(bytes: &[u8]) -> (Vec<(String, Value, Vec<u8>)>, Option<Value>) {
 }
 
 /// The same tensors in this order.
-fn file(tensors: &[(String, Value, Vec<u8>)], metadata: Option<Value>) -> Vec<u8> {
+fn file(tensors: &[Tensor], metadata: Option<Value>) -> Vec<u8> {
     let mut header = Map::new();
     header.extend(metadata.map(|m| ("__metadata__".to_owned(), m)));
     let mut data = vec![];

@@ -49,7 +49,7 @@ impl<'a> Stored<'a> {
     pub fn value(&self, site: usize, row: usize, col: usize) -> f64 {
         let l = match &self.values {
             Values::Image(linears) => &linears[site],
-            Values::Floats(layers) => return f64::from(layers[site].weight[row * layers[site].inputs + col]),
+            Values::Floats(layers) => return layers[site].weight[row * layers[site].inputs + col],
         };
         let integer = match l.weights {
             Weights::I8(w) => i32::from(w[row * l.inputs + col]),
@@ -77,7 +77,7 @@ impl<'a> Stored<'a> {
                 let bias = linears[site].bias?;
                 Some(bias.mantissas.iter().map(|&m| f64::from(m) * exp2(i32::from(bias.exponent))).collect())
             }
-            Values::Floats(layers) => Some(layers[site].bias.as_ref()?.iter().copied().map(f64::from).collect()),
+            Values::Floats(layers) => layers[site].bias.clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Seen;
 use super::layers::Layer;
+use super::scalar::convert;
 use crate::base::{Base, Normalization};
 
 /// Layers one behind the other.
@@ -21,8 +22,8 @@ impl Chain {
             module: l.module,
             inputs: l.weight.cols,
             outputs: l.weight.rows,
-            weight: l.weight.data,
-            bias: l.bias,
+            weight: convert(&l.weight.data),
+            bias: l.bias.as_deref().map(convert),
             added: vec![],
         };
         Chain {

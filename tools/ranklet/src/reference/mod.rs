@@ -1,68 +1,68 @@
-//! Networks in `f64`, from the checkpoint's own values: what the integers are compared with.
+//! Networks in floats, from the checkpoint's own values: what the integers are compared with.
 //!
-//! [`layers`] has the layers, [`chain`] perceptrons; here the layers of a transformer are put together in the order of the
-//! spec. It is slow and plain: every token of a sequence goes through every layer by itself, and what each linear was given
-//! and gave can be looked at.
+//! | file | what it knows |
+//! |---|---|
+//! | [`scalar`] | what `f32` and `f64` share |
+//! | [`layers`] | linear layers with adapters, norms, activations |
+//! | [`tape`], [`gradients`] | operations with their backward; the gradients of what learns |
+//! | [`chain`] | perceptrons |
+//! | here | transformers: the layers in the order of the spec |
+//!
+//! All of it is plain, generic over the precision, and can be looked into: what each linear layer was given and gave.
 
 pub mod chain;
+pub mod gradients;
 pub mod layers;
+pub mod scalar;
+pub mod tape;
 
 use crate::checkpoint::Checkpoint;
 use crate::hf::{self, Network, RelativeSource};
 use crate::sequences::Row;
 use crate::tensor::Matrix;
 use anyhow::Result;
-use layers::{Layer, Norm, activate, attend, rotate};
+use layers::{Layer, Norm};
+use ranklet::layer::Activation;
 use ranklet::model::HeadKind;
 use ranklet::model::spec::transformer::NO_TOKEN;
 use ranklet::model::spec::{Flags, Pool, Position, Stack, Transformer};
-
-/// Vectors of a sequence.
-type Vectors = Vec<Vec<f64>>;
+use scalar::{Scalar, convert};
+use tape::{Heads, Tape, Var};
 
 /// A network with its weights.
-#[derive(Debug)]
-pub struct Reference {
+#[derive(Clone, Debug)]
+pub struct Reference<S = f64> {
     t: Transformer,
     head: HeadKind,
     /// In the order of the sites.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Layer<S>>,
+    /// In the order of the spec.
+    pub norms: Vec<Norm<S>>,
     tables: Vec<Matrix>,
-    norms: Vec<Norm>,
     rope: Vec<u32>,
     relative: [Option<(Matrix, RelativeSource)>; 2],
 }
 
 /// What is told of while a sequence runs.
 #[derive(Debug)]
-pub enum Seen<'s> {
+pub enum Seen<'s, S = f64> {
     /// A linear layer: what it was given, and what it gave, of one token that counts.
     Linear {
         /// Its number.
         site: usize,
         /// Given.
-        x: &'s [f64],
+        x: &'s [S],
         /// Gave.
-        y: &'s [f64],
-    },
-    /// The residual stream behind a block, of one token that counts.
-    Block {
-        /// Encoder or decoder.
-        stack: Stack,
-        /// Its number.
-        layer: u16,
-        /// The token.
-        token: usize,
-        /// The vector.
-        x: &'s [f64],
+        y: &'s [S],
     },
 }
 
 /// A sequence under way.
-struct Run<'r, 's> {
-    net: &'r Reference,
+struct Run<'r, 's, S> {
+    net: &'r Reference<S>,
+    tape: Tape<'r, S>,
     adapted: bool,
-    each: &'s mut dyn FnMut(Seen<'_>),
+    each: &'s mut dyn FnMut(Seen<'_, S>),
 }
 
 impl Reference {
@@ -75,12 +75,14 @@ impl Reference {
         let layer = |source: &hf::Source| -> Result<Layer> {
             let m = hf::matrix(checkpoint, source)?;
             let bias = source.bias.as_ref().map(|name| checkpoint.vector(name, m.rows, "output")).transpose()?;
+            let bias = bias.as_deref().map(convert);
             let module = source.module.clone();
-            Ok(Layer { module, inputs: m.cols, outputs: m.rows, weight: m.data, bias, added: vec![] })
+            Ok(Layer { module, inputs: m.cols, outputs: m.rows, weight: convert(&m.data), bias, added: vec![] })
         };
         let norm = |source: &hf::NormSource| -> Result<Norm> {
-            let weight = checkpoint.vector(&source.weight, t.dim, "channel")?;
+            let weight = convert(&checkpoint.vector(&source.weight, t.dim, "channel")?);
             let bias = source.bias.as_ref().map(|name| checkpoint.vector(name, t.dim, "channel")).transpose()?;
+            let bias = bias.as_deref().map(convert);
             Ok(Norm { weight, bias, rms: t.flags.has(Flags::RMS), epsilon: t.epsilon.to_f64() })
         };
         let mut relative = [None, None];
@@ -93,104 +95,129 @@ impl Reference {
             t,
             head: network.head,
             layers: network.linears.iter().map(layer).collect::<Result<_>>()?,
-            tables: network.tables.iter().map(|s| Ok(hf::matrix(checkpoint, s)?)).collect::<Result<_>>()?,
             norms: network.norms.iter().map(norm).collect::<Result<_>>()?,
+            tables: network.tables.iter().map(|s| Ok(hf::matrix(checkpoint, s)?)).collect::<Result<_>>()?,
             rope: network.rope.clone(),
             relative,
         })
     }
 
+    /// The same in another precision.
+    #[must_use]
+    pub fn convert<S: Scalar>(&self) -> Reference<S> {
+        Reference {
+            t: self.t,
+            head: self.head,
+            layers: self.layers.iter().map(Layer::convert).collect(),
+            norms: self.norms.iter().map(Norm::convert).collect(),
+            tables: self.tables.clone(),
+            rope: self.rope.clone(),
+            relative: self.relative.clone(),
+        }
+    }
+}
+
+impl<S: Scalar> Reference<S> {
     /// Runs one sequence; the output as [`sequences::run`](crate::sequences::run) orders it.
-    pub fn run(&self, row: &Row<'_>, adapted: bool, each: &mut dyn FnMut(Seen<'_>)) -> Vec<f64> {
+    pub fn run(&self, row: &Row<'_>, adapted: bool, each: &mut dyn FnMut(Seen<'_, S>)) -> Vec<S> {
+        let (tape, y) = self.tape(row, adapted, each);
+        tape.value(y).to_vec()
+    }
+
+    /// The same, on a tape that can be walked back.
+    pub fn tape(&self, row: &Row<'_>, adapted: bool, each: &mut dyn FnMut(Seen<'_, S>)) -> (Tape<'_, S>, Var) {
         let t = &self.t;
-        let mut run = Run { net: self, adapted, each };
+        let mut run = Run { net: self, tape: Tape::new(&self.layers, &self.norms, &self.rope), adapted, each };
         let mut memory = None;
         if t.encoder > 0 {
             memory = Some(run.stack(Stack::Encoder, row, row.ids, row.valid, None));
         }
-        let hidden = match (t.decoder > 0, memory) {
-            (false, memory) => memory.unwrap_or_default(),
-            (true, None) => run.stack(Stack::Decoder, row, row.ids, row.valid, None),
+        let (hidden, valid) = match (t.decoder > 0, memory) {
+            (false, Some(memory)) => (memory, row.valid.to_vec()),
             (true, Some(memory)) => {
                 let all = vec![true; row.decoder.len()];
-                run.stack(Stack::Decoder, row, row.decoder, &all, Some((&memory, row.valid)))
+                (run.stack(Stack::Decoder, row, row.decoder, &all, Some((memory, row.valid))), all)
+            }
+            (_, None) => (run.stack(Stack::Decoder, row, row.ids, row.valid, None), row.valid.to_vec()),
+        };
+        let y = match run.weights(row) {
+            None => run.head(hidden, &valid),
+            Some(weights) => {
+                let pooled = run.tape.mean(hidden, weights);
+                run.head(pooled, &[true])
             }
         };
-        if t.pool == Pool::None {
-            return hidden.iter().flat_map(|x| run.head(x)).collect();
-        }
-        let last = row.valid.iter().rposition(|&v| v).unwrap_or(0);
-        let pooled = match t.pool {
-            Pool::First => hidden[0].clone(),
-            Pool::Last => {
-                let by_pad = t.vocab > 0 && t.pad != NO_TOKEN;
-                let at = if by_pad { row.ids.iter().rposition(|&id| id != t.pad).unwrap_or(0) } else { last };
-                hidden[at].clone()
-            }
-            Pool::End => hidden[row.ids.iter().rposition(|&id| id == t.end).unwrap_or(last)].clone(),
-            _ => {
-                let counted = || hidden.iter().zip(row.valid).filter(|(_, v)| **v).map(|(x, _)| x);
-                let n = counted().count() as f64;
-                (0..t.dim).map(|c| counted().map(|x| x[c]).sum::<f64>() / n).collect()
-            }
-        };
-        run.head(&pooled)
+        (run.tape, y)
     }
 }
 
-impl Run<'_, '_> {
-    fn linear(&mut self, site: u16, x: &[f64], counts: bool) -> Vec<f64> {
+impl<S: Scalar> Run<'_, '_, S> {
+    fn linear(&mut self, site: u16, x: Var, counts: &[bool]) -> Var {
         let site = usize::from(site);
-        let y = self.net.layers[site].forward(x, self.adapted);
-        if counts {
-            (self.each)(Seen::Linear { site, x, y: &y });
+        let y = self.tape.linear(site, x, self.adapted);
+        for row in counts.iter().enumerate().filter_map(|(row, counts)| counts.then_some(row)) {
+            (self.each)(Seen::Linear { site, x: self.tape.row(x, row), y: self.tape.row(y, row) });
         }
         y
     }
 
-    fn norm(&self, index: Option<u16>, x: &[f64]) -> Vec<f64> {
-        index.map_or_else(|| x.to_vec(), |i| self.net.norms[usize::from(i)].forward(x))
+    fn norm(&mut self, index: Option<u16>, x: Var) -> Var {
+        index.map_or(x, |index| self.tape.norm(index.into(), x))
     }
 
-    fn head(&mut self, x: &[f64]) -> Vec<f64> {
-        let (net, mut x) = (self.net, x.to_vec());
+    /// The share of each token in the vector that the head is given; none where it is given all of them.
+    fn weights(&self, row: &Row<'_>) -> Option<Vec<S>> {
+        let t = &self.net.t;
+        let last = row.valid.iter().rposition(|&v| v).unwrap_or(0);
+        let tokens = if t.has_cross() { row.decoder.len() } else { row.valid.len() };
+        let at = match t.pool {
+            Pool::None => return None,
+            Pool::First => 0,
+            Pool::Last if t.vocab > 0 && t.pad != NO_TOKEN => row.ids.iter().rposition(|&id| id != t.pad).unwrap_or(0),
+            Pool::Last => last,
+            Pool::End => row.ids.iter().rposition(|&id| id == t.end).unwrap_or(last),
+            _ => {
+                let n = row.valid.iter().filter(|&&v| v).count() as f64;
+                return Some(row.valid.iter().map(|&v| S::of(f64::from(u8::from(v)) / n)).collect());
+            }
+        };
+        Some((0..tokens).map(|i| if i == at { S::ONE } else { S::ZERO }).collect())
+    }
+
+    fn head(&mut self, mut x: Var, counts: &[bool]) -> Var {
+        let net = self.net;
         if net.head == HeadKind::None {
             return x;
         }
         if let Some(site) = net.t.pooler_site() {
-            x = self.linear(site, &x, true).into_iter().map(f64::tanh).collect();
+            x = self.linear(site, x, counts);
+            x = self.tape.activation(Activation::Tanh, x);
         }
-        self.linear(net.t.head_site(), &x, true)
+        self.linear(net.t.head_site(), x, counts)
     }
 
-    fn embed(&mut self, row: &Row<'_>, ids: &[u32], valid: &[bool]) -> Vectors {
+    fn embed(&mut self, row: &Row<'_>, ids: &[u32], valid: &[bool]) -> Var {
         let (net, t) = (self.net, &self.net.t);
-        let table = |place: usize, index: usize| net.tables[place].iter_rows().nth(index).unwrap_or(&[]);
+        let wide = |values: &[f32]| values.iter().map(|&v| S::of(v.into())).collect::<Vec<S>>();
+        let table = |place: usize, index: usize| wide(net.tables[place].iter_rows().nth(index).unwrap_or(&[]));
         let positions = usize::from(t.vocab > 0);
         let types = positions + usize::from(t.position == Position::Learned);
-        (0..valid.len())
-            .map(|i| {
-                let mut x = if t.vocab > 0 {
-                    table(0, ids[i] as usize).iter().map(|&v| f64::from(v)).collect()
-                } else {
-                    let width = row.features.len() / valid.len();
-                    let given: Vec<f64> =
-                        row.features[i * width..(i + 1) * width].iter().map(|&v| f64::from(v)).collect();
-                    match t.input_site() {
-                        Some(site) => self.linear(site, &given, valid[i]),
-                        None => given,
-                    }
-                };
-                let mut add = |row: &[f32]| x.iter_mut().zip(row).for_each(|(x, &v)| *x += f64::from(v));
-                if t.position == Position::Learned {
-                    add(table(positions, i));
-                }
-                if t.types > 0 {
-                    add(table(types, row.types.get(i).map_or(0, |&k| usize::from(k))));
-                }
-                self.norm(t.embedding_norm(), &x)
-            })
-            .collect()
+        let mut x = if t.vocab > 0 {
+            self.tape.given(t.dim, ids.iter().flat_map(|&id| table(0, id as usize)).collect())
+        } else {
+            let given = self.tape.given(row.features.len() / valid.len(), wide(row.features));
+            t.input_site().map_or(given, |site| self.linear(site, given, valid))
+        };
+        if t.position == Position::Learned {
+            let learned = self.tape.given(t.dim, (0..valid.len()).flat_map(|i| table(positions, i)).collect());
+            x = self.tape.sum(x, learned);
+        }
+        if t.types > 0 {
+            let of = |i: usize| table(types, row.types.get(i).map_or(0, |&k| usize::from(k)));
+            let kinds = self.tape.given(t.dim, (0..valid.len()).flat_map(of).collect());
+            x = self.tape.sum(x, kinds);
+        }
+        self.norm(t.embedding_norm(), x)
     }
 
     fn stack(
@@ -199,81 +226,61 @@ impl Run<'_, '_> {
         row: &Row<'_>,
         ids: &[u32],
         valid: &[bool],
-        memory: Option<(&Vectors, &[bool])>,
-    ) -> Vectors {
+        memory: Option<(Var, &[bool])>,
+    ) -> Var {
         let t = &self.net.t;
-        let pre = t.flags.has(Flags::PRE_NORM);
         let mut stream = self.embed(row, ids, valid);
         for layer in 0..t.blocks(stack) {
             let sites = t.block(stack, layer);
-            self.add(&mut stream, pre, sites.attention_norm, |run, x| run.own(stack, layer, x, valid));
-            if let (Some([q, k, v, o]), Some(norm), Some((memory, seen))) = (sites.cross, sites.cross_norm, memory) {
-                self.add(&mut stream, pre, norm, |run, x| {
-                    let each = |run: &mut Self, site, x: &Vectors, valid: &[bool]| -> Vectors {
-                        x.iter().zip(valid).map(|(x, &v)| run.linear(site, x, v)).collect()
-                    };
-                    let (keys, values) = (each(run, k, memory, seen), each(run, v, memory, seen));
-                    let queries = each(run, q, x, valid);
-                    let heads = run.heads(&queries, &keys, &values, |_, j| seen[j], |_, _, _| 0.0);
-                    each(run, o, &heads, valid)
-                });
+            stream = self.add(stream, sites.attention_norm, |run, x| run.own(stack, layer, x, valid));
+            if let (Some(cross), Some(norm), Some((memory, seen))) = (sites.cross, sites.cross_norm, memory) {
+                stream = self.add(stream, norm, |run, x| run.cross(cross, x, valid, memory, seen));
             }
-            self.add(&mut stream, pre, sites.feed_norm, |run, x| {
-                let feed = |(x, &valid): (&Vec<f64>, &bool)| {
-                    let act = |x: f64| activate(run.net.t.activation, x);
-                    let up = run.linear(sites.up, x, valid);
-                    let inner: Vec<f64> = match sites.gate {
-                        Some(gate) => run.linear(gate, x, valid).into_iter().zip(up).map(|(g, u)| act(g) * u).collect(),
-                        None => up.into_iter().map(act).collect(),
-                    };
-                    run.linear(sites.down, &inner, valid)
+            stream = self.add(stream, sites.feed_norm, |run, x| {
+                let up = run.linear(sites.up, x, valid);
+                let activation = run.net.t.activation;
+                let inner = match sites.gate {
+                    Some(gate) => {
+                        let gate = run.linear(gate, x, valid);
+                        let gate = run.tape.activation(activation, gate);
+                        run.tape.product(gate, up)
+                    }
+                    None => run.tape.activation(activation, up),
                 };
-                x.iter().zip(valid).map(feed).collect()
+                run.linear(sites.down, inner, valid)
             });
-            for (token, (x, _)) in stream.iter().zip(valid).enumerate().filter(|(_, (_, v))| **v) {
-                (self.each)(Seen::Block { stack, layer, token, x });
-            }
         }
-        let last = t.final_norm(stack);
-        stream.iter().map(|x| self.norm(last, x)).collect()
+        self.norm(t.final_norm(stack), stream)
     }
 
     /// A sub-layer, its norm and its residual.
-    fn add(&mut self, stream: &mut Vectors, pre: bool, norm: u16, sub: impl FnOnce(&mut Self, &Vectors) -> Vectors) {
-        let x: Vectors = stream.iter().map(|x| self.norm(pre.then_some(norm), x)).collect();
-        let y = sub(self, &x);
-        for (x, y) in stream.iter_mut().zip(y) {
-            let sum: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
-            *x = self.norm((!pre).then_some(norm), &sum);
-        }
+    fn add(&mut self, stream: Var, norm: u16, sub: impl FnOnce(&mut Self, Var) -> Var) -> Var {
+        let pre = self.net.t.flags.has(Flags::PRE_NORM);
+        let x = self.norm(pre.then_some(norm), stream);
+        let y = sub(self, x);
+        let sum = self.tape.sum(stream, y);
+        self.norm((!pre).then_some(norm), sum)
+    }
+
+    fn heads(&self) -> Heads {
+        let t = &self.net.t;
+        Heads { heads: t.heads, group: t.heads / t.kv_heads, width: t.head_dim, score: t.score.to_f64() }
     }
 
     /// Self-attention.
-    fn own(&mut self, stack: Stack, layer: u16, x: &Vectors, valid: &[bool]) -> Vectors {
+    fn own(&mut self, stack: Stack, layer: u16, x: Var, valid: &[bool]) -> Var {
         let (net, t) = (self.net, &self.net.t);
         let sites = t.block(stack, layer);
         let (query, kv) = (t.query_width(), t.kv_width());
-        let (mut q, mut k, mut v) = (vec![], vec![], vec![]);
-        for (x, &valid) in x.iter().zip(valid) {
-            match sites.key_value {
-                Some([key, value]) => {
-                    q.push(self.linear(sites.query, x, valid));
-                    k.push(self.linear(key, x, valid));
-                    v.push(self.linear(value, x, valid));
-                }
-                None => {
-                    let all = self.linear(sites.query, x, valid);
-                    q.push(all[..query].to_vec());
-                    k.push(all[query..query + kv].to_vec());
-                    v.push(all[query + kv..].to_vec());
-                }
+        let [mut q, mut k, v] = match sites.key_value {
+            Some([key, value]) => [sites.query, key, value].map(|site| self.linear(site, x, valid)),
+            None => {
+                let all = self.linear(sites.query, x, valid);
+                [0..query, query..query + kv, query + kv..query + 2 * kv].map(|part| self.tape.columns(all, part))
             }
-        }
+        };
         if t.position == Position::Rotary {
-            for (position, (q, k)) in q.iter_mut().zip(&mut k).enumerate() {
-                rotate(q, t.head_dim, &net.rope, position);
-                rotate(k, t.head_dim, &net.rope, position);
-            }
+            (q, k) = (self.tape.rotated(q, t.head_dim), self.tape.rotated(k, t.head_dim));
         }
         let causal = stack == Stack::Decoder;
         let relative = net.relative[usize::from(causal)].as_ref();
@@ -283,36 +290,17 @@ impl Run<'_, '_> {
             let bucket = usize::from(row[i.abs_diff(j).min(row.len() - 1)]);
             table.iter_rows().nth(bucket).map_or(0.0, |r| f64::from(r[head]))
         };
-        let heads = self.heads(&q, &k, &v, |i, j| valid[j] && (!causal || j <= i), bias);
-        heads.iter().zip(valid).map(|(x, &valid)| self.linear(sites.output, x, valid)).collect()
+        let heads = self.heads();
+        let y = self.tape.attention([q, k, v], heads, |i, j| valid[j] && (!causal || j <= i), bias);
+        self.linear(sites.output, y, valid)
     }
 
-    fn heads(
-        &self,
-        q: &Vectors,
-        k: &Vectors,
-        v: &Vectors,
-        sees: impl Fn(usize, usize) -> bool,
-        bias: impl Fn(usize, usize, usize) -> f64,
-    ) -> Vectors {
-        let t = &self.net.t;
-        let (width, group, score) = (t.head_dim, t.heads / t.kv_heads, t.score.to_f64());
-        let of = |i: usize, q: &Vec<f64>| -> Vec<f64> {
-            let seen: Vec<usize> = (0..k.len()).filter(|&j| sees(i, j)).collect();
-            (0..t.heads)
-                .flat_map(|head| {
-                    let (own, shared) =
-                        (head * width..(head + 1) * width, head / group * width..(head / group + 1) * width);
-                    let product = |j: &usize| -> f64 {
-                        let dot: f64 = q[own.clone()].iter().zip(&k[*j][shared.clone()]).map(|(a, b)| a * b).sum();
-                        score * dot + bias(head, i, *j)
-                    };
-                    let scores: Vec<f64> = seen.iter().map(product).collect();
-                    let values: Vec<&[f64]> = seen.iter().map(|&j| &v[j][shared.clone()]).collect();
-                    attend(&scores, &values, width)
-                })
-                .collect()
-        };
-        q.iter().enumerate().map(|(i, q)| of(i, q)).collect()
+    /// Attention of a decoder to what the encoder made of the source.
+    fn cross(&mut self, [q, k, v, o]: [u16; 4], x: Var, valid: &[bool], memory: Var, seen: &[bool]) -> Var {
+        let (k, v) = (self.linear(k, memory, seen), self.linear(v, memory, seen));
+        let q = self.linear(q, x, valid);
+        let heads = self.heads();
+        let y = self.tape.attention([q, k, v], heads, |_, j| seen[j], |_, _, _| 0.0);
+        self.linear(o, y, valid)
     }
 }

@@ -162,7 +162,8 @@ impl<'m> Probe<'m> {
     }
 
     fn see(&mut self, seen: Seen<'_>) {
-        if let (Seen::Linear { site, x, y }, None) = (seen, &self.failed) {
+        let Seen::Linear { site, x, y } = seen;
+        if self.failed.is_none() {
             self.failed = self.linear(site, x, y).err();
         }
     }
