@@ -1,13 +1,13 @@
 //! The convergence study in short: two seeds, the first steps, and where they end. In full:
 //! `cargo run --release -p ranklet-host-tests --bin convergence -- --check`.
 
+use ranklet_host_tests::convergence::digits::Digits;
 use ranklet_host_tests::convergence::run::{Settings, name};
 use ranklet_host_tests::convergence::study::{COMPARED, STEP_CLAIM, Trial, settings};
-use ranklet_host_tests::convergence::task::Task;
 
 #[test]
 fn the_first_steps_are_those_of_f32() {
-    let task = Task::digits();
+    let task = Digits::turned();
     for s in settings() {
         let s = Settings { steps: COMPARED, ..s };
         for seed in 0..2 {

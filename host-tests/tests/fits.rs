@@ -7,7 +7,7 @@ use ranklet::train::{AdamW, Target, Trainer};
 use ranklet::{include_image, must_fit, q};
 use ranklet_cli::base::Base;
 use ranklet_cli::quantize::WeightType;
-use ranklet_host_tests::convergence::task::Task;
+use ranklet_host_tests::convergence::digits::Digits;
 use std::path::Path;
 
 static BASE: Image = include_image!("../../models/digits/digits.rkl");
@@ -33,7 +33,7 @@ fn a_static_arena_trains() {
     let (mut scratch, learn) = workspace.split(&PLAN).expect("an arena of the plan's size");
     let mut learner = learn.fresh(&model, Seed(7)).expect("planned for it");
     let mut t = Trainer::new(&model, &mut learner, AdamW { lr: q!(2e-3), ..AdamW::DEFAULT }).expect("planned for it");
-    let task = Task::digits();
+    let task = Digits::turned();
     let mut losses = vec![];
     for s in task.train.iter().cycle().take(800) {
         t.sample(s.input(), Target::Class(s.class), &mut scratch).expect("a sample");

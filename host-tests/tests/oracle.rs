@@ -155,7 +155,7 @@ fn every_single_value() {
 /// The logits of every image of the demo's task, each vector by itself.
 #[test]
 fn logits_of_the_digits() {
-    let task = ranklet_host_tests::convergence::task::Task::digits();
+    let task = ranklet_host_tests::convergence::digits::Digits::turned();
     let (model, net) = (task.fixture.model(), task.fixture.dequantized());
     let all: Vec<f64> = (task.train.iter().chain(&task.held_out))
         .map(|x| relative_l2(&infer(&model, x, &[]), &net.run(&x.values(), &[])))

@@ -5,9 +5,9 @@
 //! cargo run --release -p ranklet-host-tests --bin convergence -- --check  writes nothing; fails where a claim fails
 //! ```
 
+use ranklet_host_tests::convergence::digits::Digits;
 use ranklet_host_tests::convergence::run::name;
 use ranklet_host_tests::convergence::study::{Outcome, PERTURBED, settings, small_batches};
-use ranklet_host_tests::convergence::task::Task;
 use ranklet_host_tests::convergence::{report, svg};
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let task = Task::digits();
+    let task = Digits::turned();
     let outcomes: Vec<Outcome> = settings()
         .into_iter()
         .map(|s| {

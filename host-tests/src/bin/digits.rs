@@ -5,7 +5,7 @@
 //! ```
 
 use ranklet_cli::save::{Out, safetensors};
-use ranklet_host_tests::convergence::task::Task;
+use ranklet_host_tests::convergence::digits::Digits;
 use ranklet_host_tests::fixture::Sample;
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         eprintln!("usage: digits DIR: writes train.safetensors and test.safetensors there");
         return ExitCode::from(2);
     };
-    let task = Task::digits();
+    let task = Digits::turned();
     for (name, samples) in [("train.safetensors", &task.train), ("test.safetensors", &task.held_out)] {
         let path = Path::new(&directory).join(name);
         if let Err(e) = bytes(samples).and_then(|bytes| Ok(std::fs::write(&path, bytes)?)) {

@@ -7,13 +7,13 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`task`] | what is learned |
 //! | [`run`] | one training, in fixed point or in floats |
+//! | [`digits`] | what is learned, by a perceptron |
 //! | [`study`] | all of them, and what may be claimed |
 //! | [`report`], [`svg`] | `docs/convergence.md` and its picture |
 
+pub mod digits;
 pub mod report;
 pub mod run;
 pub mod study;
 pub mod svg;
-pub mod task;

@@ -1,12 +1,8 @@
 //! One training, from the same start and over the same data, in fixed point or in floats.
 
-use super::task::Task;
 use crate::draw::Draw;
-use crate::fixture::{Desk, Sample, pairs_of};
-use crate::oracle::{self, Mlp, Pair, Scalar};
-use ranklet::fixed::hash::Seed;
-use ranklet::model::Train;
-use ranklet::train::{Learner, Optimizer, Rule, Trainer};
+use crate::oracle::{Pair, Scalar};
+use ranklet::train::Rule;
 
 /// What a rule is called in the report.
 #[must_use]
@@ -22,7 +18,7 @@ pub const fn name(rule: &Rule) -> &'static str {
 pub struct Settings {
     /// Optimizer.
     pub rule: Rule,
-    /// Of A and B, on every layer.
+    /// Of A and B.
     pub rank: u16,
     /// alpha.
     pub alpha: u16,
@@ -44,83 +40,27 @@ pub struct Run {
 /// What is measured at the end.
 pub const METRICS: [&str; 4] = ["training loss", "held-out loss", "training accuracy", "held-out accuracy"];
 
-/// The indices of every step's samples: one random order after the other, by the seed.
-fn batches(task: &Task, s: &Settings, seed: u32) -> Vec<Vec<usize>> {
+/// What is learned, in both ways.
+pub trait Task: Sync {
+    /// Trains in fixed point; also the pairs it started from, exactly.
+    fn fixed(&self, s: &Settings, seed: u32) -> (Run, Vec<Pair<f64>>);
+
+    /// Trains in floats of type `T`, from the same start.
+    fn float<T: Scalar>(&self, s: &Settings, seed: u32, start: &[Pair<f64>]) -> Run;
+}
+
+/// The indices of every step's samples, of `samples` there are: one random order after the other, by the seed.
+pub(super) fn batches(samples: usize, s: &Settings, seed: u32) -> Vec<Vec<usize>> {
     let mut d = Draw::new(1000 + u64::from(seed));
     let mut order = Vec::new();
     while order.len() < s.steps * s.batch {
-        order.extend(d.order(task.train.len()));
+        order.extend(d.order(samples));
     }
     order.chunks_exact(s.batch).take(s.steps).map(<[usize]>::to_vec).collect()
 }
 
-fn mean(values: &[f64]) -> f64 {
+pub(super) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// Loss and accuracy over the training and the held-out samples, in the order of [`METRICS`].
-fn finals(task: &Task, mut logits: impl FnMut(&Sample) -> Vec<f64>) -> [f64; 4] {
-    let mut over = |samples: &[Sample]| {
-        let (mut loss, mut right) = (0.0, 0.0);
-        for s in samples {
-            let y = logits(s);
-            loss += oracle::loss(&y, &oracle::Target::Class(s.class)).0;
-            let best = (0..y.len()).fold(0, |b, i| if y[i] > y[b] { i } else { b });
-            right += f64::from(u8::from(best == s.class));
-        }
-        let n = samples.len() as f64;
-        [loss / n, right / n]
-    };
-    let ([lt, at], [lh, ah]) = (over(&task.train), over(&task.held_out));
-    [lt, lh, at, ah]
-}
-
-/// Trains in fixed point; also the pairs it started from, exactly.
-///
-/// # Panics
-/// Where the core refuses.
-#[must_use]
-pub fn fixed(task: &Task, s: &Settings, seed: u32) -> (Run, Vec<Pair<f64>>) {
-    let model = task.fixture.model();
-    let room = if s.rule.moments() == 2 { Train::adamw() } else { Train::momentum() };
-    let mut desk = Desk::new(&model, Some(room.rank(s.rank).alpha(s.alpha)));
-    let (mut scratch, learn) = desk.split();
-    let mut learner = learn.fresh(&model, Seed(seed)).expect("planned for it");
-    let pairs = |l: &Learner<'_>| pairs_of(l.records(), l.high(), l.low());
-    let start = pairs(&learner);
-    let mut losses = Vec::new();
-    let batches = batches(task, s, seed);
-    let t = Trainer::new(&model, &mut learner, s.rule).expect("a trainer");
-    let mut t = t.accumulate(s.batch as u32).seed(Seed(seed));
-    for batch in batches {
-        let step = batch.iter().map(|&i| {
-            let x = &task.train[i];
-            t.sample(x.input(), x.target(), &mut scratch).expect("a sample");
-            t.step(&mut scratch).expect("its units").to_f64()
-        });
-        losses.push(mean(&step.collect::<Vec<f64>>()));
-    }
-    let finals = finals(task, |x| {
-        let y = model.infer(&mut scratch, x.input(), &[learner.view()]).expect("inference");
-        y.mantissas.iter().map(|&m| f64::from(m) * crate::fixture::base::power(y.exponent.get())).collect()
-    });
-    (Run { losses, finals }, start)
-}
-
-/// Trains in floats of type `T`, from the same start.
-#[must_use]
-pub fn float<T: Scalar>(task: &Task, s: &Settings, seed: u32, start: &[Pair<f64>]) -> Run {
-    let net: Mlp<T> = task.fixture.dequantized().convert();
-    let inputs: Vec<Vec<T>> = task.train.iter().map(Sample::values).collect();
-    let mut t = oracle::Trainer::new(net, start.iter().map(Pair::convert).collect(), s.rule.into());
-    t.accumulate = s.batch;
-    let mut losses = Vec::new();
-    for batch in batches(task, s, seed) {
-        let step = batch.iter().map(|&i| t.sample(&inputs[i], &oracle::Target::Class(task.train[i].class)).wide());
-        losses.push(mean(&step.collect::<Vec<f64>>()));
-    }
-    let finals = finals(task, |x| t.net.run(&x.values(), &t.pairs).iter().map(|y| y.wide()).collect());
-    Run { losses, finals }
 }
 
 /// The start with every value of A off by up to `by`. B stays 0: that is what makes it a fresh adapter.

@@ -1,7 +1,6 @@
 //! All trainings of the study, and what may be claimed of them.
 
-use super::run::{METRICS, Run, Settings, fixed, float, name, perturbed};
-use super::task::Task;
+use super::run::{METRICS, Run, Settings, Task, name, perturbed};
 use crate::draw::Draw;
 use ranklet::q;
 use ranklet::train::{AdamW, Rule, Sgd};
@@ -48,12 +47,12 @@ pub struct Trial {
 impl Trial {
     /// Trains.
     #[must_use]
-    pub fn new(task: &Task, s: &Settings, seed: u32, with: u64) -> Trial {
-        let (fixed, start) = fixed(task, s, seed);
-        let mut floats = vec![float::<f32>(task, s, seed, &start), float::<f64>(task, s, seed, &start)];
+    pub fn new<K: Task>(task: &K, s: &Settings, seed: u32, with: u64) -> Trial {
+        let (fixed, start) = task.fixed(s, seed);
+        let mut floats = vec![task.float::<f32>(s, seed, &start), task.float::<f64>(s, seed, &start)];
         floats.extend((0..with).map(|n| {
             let start = perturbed(&start, PERTURBATION, &mut Draw::new(7000 + 100 * u64::from(seed) + n));
-            float::<f32>(task, s, seed, &start)
+            task.float::<f32>(s, seed, &start)
         }));
         Trial { fixed, floats }
     }
@@ -100,7 +99,7 @@ impl Outcome {
     /// # Panics
     /// Where a training does.
     #[must_use]
-    pub fn new(task: &Task, settings: Settings, with: u64) -> Outcome {
+    pub fn new<K: Task>(task: &K, settings: Settings, with: u64) -> Outcome {
         let trials = std::thread::scope(|scope| {
             let trial = |seed| scope.spawn(move || Trial::new(task, &settings, seed, with));
             let all: Vec<_> = (0..SEEDS).map(trial).collect();

@@ -9,6 +9,7 @@
 //! | [`optimizer`] | SGD with momentum and AdamW, as PyTorch has them |
 //! | [`schedule`] | the learning rate over time, as `transformers` has it |
 //! | [`trainer`] | accumulation, clipping, dropout, steps |
+//! | [`sequences`] | the same for transformers, on the host tool's float reference |
 //!
 //! Gradients are checked against finite differences, optimizers against values printed by PyTorch's formulas.
 
@@ -17,6 +18,7 @@ pub mod mlp;
 pub mod optimizer;
 pub mod scalar;
 pub mod schedule;
+pub mod sequences;
 pub mod trainer;
 
 #[cfg(test)]
@@ -27,4 +29,5 @@ pub use mlp::{Linear, Masks, Mlp, Pair, PairGradient};
 pub use optimizer::{Moments, Optimizer};
 pub use scalar::Scalar;
 pub use schedule::Schedule;
+pub use sequences::{Goal, Item, SequenceTrainer};
 pub use trainer::Trainer;

@@ -139,7 +139,7 @@ impl<'p> Network<'p, '_> {
     pub(super) fn sum_of(&self, token: &Token<'_>, x: &mut [i16], rows: &mut Rows<'_>) -> Result<i32, ShapeError> {
         let (t, model) = (self.t, self.model);
         let [tokens, positions, types] =
-            [Table::Tokens, Table::Positions, Table::Types].map(|table| model.table(t, table));
+            [Table::Tokens, Table::Positions, Table::Types].map(|table| model.table(table));
         let position = (positions.as_ref(), token.position);
         let kind = (types.as_ref(), token.kind);
         Ok(match token.given {

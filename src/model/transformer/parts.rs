@@ -26,10 +26,11 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// A table of embeddings, as a layer whose outputs are its rows.
+    /// A table of embeddings, as a layer whose outputs are its rows; `None` where the model has none.
     #[must_use]
-    pub(crate) fn table(&self, t: &Transformer, table: Table) -> Option<Linear<'m>> {
-        t.table(&self.spec, &self.head, self.bytes, table).map(|record| self.linear_of(&record))
+    pub fn table(&self, table: Table) -> Option<Linear<'m>> {
+        let record = self.spec.transformer()?.table(&self.spec, &self.head, self.bytes, table)?;
+        Some(self.linear_of(&record))
     }
 
     /// The rotation of queries and keys, for a model that has it.

@@ -47,17 +47,10 @@ impl<'a> Stored<'a> {
     /// The weight at (row, column) of a site, exactly.
     #[must_use]
     pub fn value(&self, site: usize, row: usize, col: usize) -> f64 {
-        let l = match &self.values {
-            Values::Image(linears) => &linears[site],
-            Values::Floats(layers) => return layers[site].weight[row * layers[site].inputs + col],
-        };
-        let integer = match l.weights {
-            Weights::I8(w) => i32::from(w[row * l.inputs + col]),
-            Weights::I16(w) => i32::from(w[row * l.inputs + col]),
-            Weights::I4(w) => i4::integer(w.nibbles, w.groups, l.inputs, row, col),
-            _ => return f64::NAN, // A type of a later version: nothing compares equal to it.
-        };
-        f64::from(integer) * step(l, row)
+        match &self.values {
+            Values::Image(linears) => weight(&linears[site], row, col),
+            Values::Floats(layers) => layers[site].weight[row * layers[site].inputs + col],
+        }
     }
 
     /// How far a weight may be from the checkpoint's because it was quantized: half a step, or more for coarse types.
@@ -95,6 +88,18 @@ impl<'a> Stored<'a> {
         };
         Stored { sites: sites.to_vec(), values: Values::Image(sites.iter().map(linear).collect()) }
     }
+}
+
+/// The weight at (row, column) of a layer, or of a table, exactly.
+#[must_use]
+pub fn weight(l: &Linear<'_>, row: usize, col: usize) -> f64 {
+    let integer = match l.weights {
+        Weights::I8(w) => i32::from(w[row * l.inputs + col]),
+        Weights::I16(w) => i32::from(w[row * l.inputs + col]),
+        Weights::I4(w) => i4::integer(w.nibbles, w.groups, l.inputs, row, col),
+        _ => return f64::NAN, // A type of a later version: nothing compares equal to it.
+    };
+    f64::from(integer) * step(l, row)
 }
 
 fn step(l: &Linear<'_>, row: usize) -> f64 {

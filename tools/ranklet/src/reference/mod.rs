@@ -18,14 +18,15 @@ pub mod tape;
 
 use crate::checkpoint::Checkpoint;
 use crate::hf::{self, Network, RelativeSource};
+use crate::image::stored::{Stored, weight};
 use crate::sequences::Row;
 use crate::tensor::Matrix;
 use anyhow::Result;
 use layers::{Layer, Norm};
 use ranklet::layer::Activation;
-use ranklet::model::HeadKind;
-use ranklet::model::spec::transformer::NO_TOKEN;
+use ranklet::model::spec::transformer::{NO_TOKEN, Table};
 use ranklet::model::spec::{Flags, Pool, Position, Stack, Transformer};
+use ranklet::model::{HeadKind, Model};
 use scalar::{Scalar, convert};
 use tape::{Heads, Tape, Var};
 
@@ -100,6 +101,25 @@ impl Reference {
             rope: network.rope.clone(),
             relative,
         })
+    }
+
+    /// The same with the weights of an image: what is left of them when they were quantized. Norms and relative biases have 32
+    /// bits there, and stay.
+    #[must_use]
+    pub fn quantized(mut self, model: &Model<'_>) -> Reference {
+        let stored = Stored::of(model);
+        for (site, layer) in self.layers.iter_mut().enumerate() {
+            let at = |i: usize| stored.value(site, i / layer.inputs, i % layer.inputs);
+            layer.weight = (0..layer.weight.len()).map(at).collect();
+            layer.bias = stored.bias(site);
+        }
+        let all = [Table::Tokens, Table::Positions, Table::Types];
+        for (table, linear) in self.tables.iter_mut().zip(all.into_iter().filter_map(|t| model.table(t))) {
+            let cols = table.cols;
+            let at = |(i, v): (usize, &mut f32)| *v = weight(&linear, i / cols, i % cols) as f32;
+            table.data.iter_mut().enumerate().for_each(at);
+        }
+        self
     }
 
     /// The same in another precision.
