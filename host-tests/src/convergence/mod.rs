@@ -8,12 +8,13 @@
 //! | file | holds |
 //! |---|---|
 //! | [`run`] | one training, in fixed point or in floats |
-//! | [`digits`] | what is learned, by a perceptron |
+//! | [`digits`], [`mod@sequences`] | what is learned, by a perceptron and by transformers |
 //! | [`study`] | all of them, and what may be claimed |
 //! | [`report`], [`svg`] | `docs/convergence.md` and its picture |
 
 pub mod digits;
 pub mod report;
 pub mod run;
+pub mod sequences;
 pub mod study;
 pub mod svg;
