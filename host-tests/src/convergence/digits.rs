@@ -110,7 +110,7 @@ impl Task for Digits {
             let y = model.infer(&mut scratch, x.input(), &[learner.view()]).expect("inference");
             y.mantissas.iter().map(|&m| f64::from(m) * crate::fixture::base::power(y.exponent.get())).collect()
         });
-        (Run { losses, finals }, start)
+        (Run { losses, finals, read: finals }, start)
     }
 
     fn float<T: Scalar>(&self, s: &Settings, seed: u32, start: &[Pair<f64>]) -> Run {
@@ -124,6 +124,6 @@ impl Task for Digits {
             losses.push(mean(&step.collect::<Vec<f64>>()));
         }
         let finals = self.finals(|x| t.net.run(&x.values(), &t.pairs).iter().map(|y| y.wide()).collect());
-        Run { losses, finals }
+        Run { losses, finals, read: finals }
     }
 }

@@ -26,6 +26,8 @@ pub struct Settings {
     pub batch: usize,
     /// Steps in all.
     pub steps: usize,
+    /// The largest relative difference from `f32` of one of the first losses that is claimed.
+    pub claim: f64,
 }
 
 /// What a training came to.
@@ -33,8 +35,11 @@ pub struct Settings {
 pub struct Run {
     /// The mean loss of every step's batch, before the step.
     pub losses: Vec<f64>,
-    /// Figures at the end, in the order of [`METRICS`].
+    /// Figures at the end, in the order of [`METRICS`]; of transformers as floats read what was learned, so that they are the
+    /// training's and not inference's.
     pub finals: [f64; 4],
+    /// The same, as what trained reads it.
+    pub read: [f64; 4],
 }
 
 /// What is measured at the end.

@@ -163,8 +163,10 @@ impl Task for Sequences {
             });
             losses.push(mean(&step.collect::<Vec<f64>>()));
         }
-        let finals = self.finals(|item| self.output(&model, &[learner.view()], item));
-        (Run { losses, finals }, start)
+        let read = self.finals(|item| self.output(&model, &[learner.view()], item));
+        let learned = SequenceTrainer::<f32>::adapters(self.reference.convert(), &pairs(&learner), s.rule.into());
+        let finals = self.finals(|item| learned.run(&item.batch).iter().map(|y| y.wide()).collect());
+        (Run { losses, finals, read }, start)
     }
 
     fn float<T: Scalar>(&self, s: &Settings, seed: u32, start: &[Pair<f64>]) -> Run {
@@ -176,6 +178,6 @@ impl Task for Sequences {
             losses.push(mean(&step.collect::<Vec<f64>>()));
         }
         let finals = self.finals(|item| trainer.run(&item.batch).iter().map(|y| y.wide()).collect());
-        Run { losses, finals }
+        Run { losses, finals, read: finals }
     }
 }

@@ -7,7 +7,8 @@ use std::fmt::Write;
 const PANEL: (f64, f64) = (420.0, 260.0);
 const MARGIN: (f64, f64) = (52.0, 34.0);
 
-/// One panel an optimizer: every seed's loss on a logarithmic scale; `f32` broad and light, fixed point thin and dark.
+/// One panel an optimizer: every seed's loss, on a logarithmic scale where it falls by more than a half; `f32` broad and light,
+/// fixed point thin and dark.
 #[must_use]
 pub fn picture(outcomes: &[Outcome]) -> String {
     let width = outcomes.len() as f64 * (PANEL.0 + MARGIN.0) + 20.0;
@@ -25,10 +26,9 @@ pub fn picture(outcomes: &[Outcome]) -> String {
 
 fn panel(out: &mut String, o: &Outcome, left: f64) {
     let (top, bottom) = (MARGIN.1, MARGIN.1 + PANEL.1);
-    let all = || o.trials.iter().flat_map(|t| t.fixed.losses.iter().chain(&t.floats[0].losses)).map(|l| l.log10());
-    let (low, high) = (all().fold(f64::INFINITY, f64::min).floor(), all().fold(f64::NEG_INFINITY, f64::max).ceil());
+    let scale = Scale::of(o);
     let x = |step: usize| left + PANEL.0 * step as f64 / o.settings.steps as f64;
-    let y = |loss: f64| bottom - PANEL.1 * (loss.log10() - low) / (high - low);
+    let y = |loss: f64| bottom - PANEL.1 * scale.place(loss);
 
     let name = name(&o.settings.rule);
     let _ = writeln!(
@@ -36,20 +36,18 @@ fn panel(out: &mut String, o: &Outcome, left: f64) {
         "<text x=\"{left:.1}\" y=\"{:.1}\" font-weight=\"bold\">{name}: training loss by step</text>",
         top - 14.0
     );
-    let mut decade = low;
-    while decade <= high {
-        let (value, at) = (10_f64.powf(decade), y(10_f64.powf(decade)));
-        let right = left + PANEL.0;
+    for value in &scale.ticks {
+        let (at, right) = (y(*value), left + PANEL.0);
         let _ = writeln!(
             out,
             "<line x1=\"{left:.1}\" x2=\"{right:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{value}</text>",
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             left - 5.0,
-            at + 4.0
+            at + 4.0,
+            (value * 1e6).round() / 1e6
         );
-        decade += 1.0;
     }
-    for step in (0..=o.settings.steps).step_by(50) {
+    for step in (0..=o.settings.steps).step_by(if o.settings.steps > 200 { 50 } else { 20 }) {
         let _ =
             writeln!(out, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{step}</text>", x(step), bottom + 16.0);
     }
@@ -79,4 +77,36 @@ fn panel(out: &mut String, o: &Outcome, left: f64) {
         legend + 4.0,
         o.trials.len()
     );
+}
+
+/// Where a loss is drawn, from 0 below to 1 above.
+struct Scale {
+    logarithmic: bool,
+    ticks: Vec<f64>,
+}
+
+impl Scale {
+    fn of(o: &Outcome) -> Scale {
+        let all = || o.trials.iter().flat_map(|t| t.fixed.losses.iter().chain(&t.floats[0].losses)).copied();
+        let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
+        let ticks = |step: f64, low: f64, high: f64| {
+            let (first, last) = ((low / step).floor() as i32, (high / step).ceil() as i32);
+            (first..=last).map(|n| f64::from(n) * step).collect::<Vec<f64>>()
+        };
+        if high > 2.0 * low {
+            let decades = ticks(1.0, low.log10(), high.log10());
+            return Scale { logarithmic: true, ticks: decades.into_iter().map(|d| 10_f64.powf(d)).collect() };
+        }
+        // The widest step of 1, 2 or 5 that leaves four of them.
+        let width = (high - low).max(1e-9) / 4.0;
+        let decade = 10_f64.powf(width.log10().floor());
+        let step = [5.0, 2.0, 1.0].into_iter().map(|n| n * decade).find(|&s| s <= width).unwrap_or(decade);
+        Scale { logarithmic: false, ticks: ticks(step, low, high) }
+    }
+
+    fn place(&self, loss: f64) -> f64 {
+        let of = |v: f64| if self.logarithmic { v.log10() } else { v };
+        let (low, high) = (of(self.ticks[0]), of(self.ticks[self.ticks.len() - 1]));
+        (of(loss) - low) / (high - low)
+    }
 }

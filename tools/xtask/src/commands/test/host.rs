@@ -78,7 +78,7 @@ pub(super) fn run(steps: &mut Steps) {
 /// Fixed-point training beside float training, in full: the claims of `docs/convergence.md`.
 pub(super) fn convergence(steps: &mut Steps) {
     let arguments = ["run", "--quiet", "--release", "--package", "ranklet-host-tests", "--bin", "convergence"];
-    steps.program("convergence beside floats", cargo().args(arguments).args(["--", "--check"]));
+    steps.program("convergence beside floats", cargo().args(arguments).args(["--", "--check", "digits"]));
 }
 
 /// The nonlinear functions over every argument.
