@@ -130,6 +130,13 @@ impl<T: Scalar> SequenceTrainer<T> {
         value
     }
 
+    /// Steps with what has been accumulated.
+    pub fn flush(&mut self) {
+        if self.pending > 0 {
+            self.step();
+        }
+    }
+
     fn step(&mut self) {
         let mean = T::ONE / T::of(self.pending as f64);
         (self.pending, self.steps) = (0, self.steps + 1);

@@ -147,7 +147,7 @@ fn what_does_not_belong_together_is_refused() {
     place.write("empty", "\n \n");
     let refused = refusal(&["verify", "--base", &base, "--checkpoint", &own, "--text", &place.str("empty")]);
     assert!(refused.contains("holds no text"), "{refused}");
-    for (option, value) in [("--count", "0"), ("--tokens", "0"), ("--min-db", "NaN")] {
+    for (option, value) in [("--count", "0"), ("--count", "1000000000"), ("--tokens", "0"), ("--min-db", "NaN")] {
         let refused = refusal(&["verify", "--base", &base, "--checkpoint", &own, option, value]);
         assert!(refused.contains("expected"), "{refused}");
     }

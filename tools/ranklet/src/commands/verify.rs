@@ -25,6 +25,9 @@ use ranklet::model::Model;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+/// Random sequences: more tell nothing that these do not.
+const MOST: usize = 10_000;
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,7 +52,7 @@ pub struct Args {
     /// Compare on texts, one a line, by the checkpoint's tokenizer.json.
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
-    /// Random sequences, or rows, where no data are given.
+    /// Random sequences, or rows, where no data are given; at most 10,000.
     #[arg(long, default_value_t = 4, conflicts_with_all = ["input", "text"])]
     pub count: usize,
     /// Tokens of each; fewer where the base takes fewer.
@@ -68,7 +71,8 @@ pub struct Args {
 /// # Errors
 /// What is wrong with a file; an image and a checkpoint that do not belong together.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
-    ensure!(args.count > 0 && args.tokens > 0, "--count and --tokens: expected 1 or more");
+    ensure!((1..=MOST).contains(&args.count), "--count {}: expected 1 to {MOST}", args.count);
+    ensure!(args.tokens > 0, "--tokens 0: expected 1 or more");
     ensure!(args.min_db.is_none_or(|db| !db.is_nan()), "--min-db NaN: expected a number");
     let file = ImageFile::open(&args.base)?;
     let model = file.model()?;

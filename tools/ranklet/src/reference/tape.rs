@@ -100,6 +100,12 @@ impl<'r, S: Scalar> Tape<'r, S> {
         Tape { layers, norms, turns, nodes: vec![] }
     }
 
+    /// How many values it keeps.
+    #[must_use]
+    pub fn values(&self) -> usize {
+        self.nodes.iter().map(|node| node.value.len()).sum()
+    }
+
     /// The values of a node, row after row.
     #[must_use]
     pub fn value(&self, x: Var) -> &[S] {
