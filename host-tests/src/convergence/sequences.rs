@@ -13,6 +13,7 @@ use ranklet_cli::image::{self, ImageFile};
 use ranklet_cli::quantize::WeightType;
 use ranklet_cli::reference::Reference;
 use ranklet_cli::sequences::{self, Batch};
+use ranklet_cli::text::{Choice, Text};
 use std::path::{Path, PathBuf};
 
 /// A transformer, and the data to adapt it with.
@@ -44,7 +45,8 @@ impl Sequences {
         let directory = models().join(base);
         let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
         let config = Config::read(&directory.join("config.json")).expect("its configuration");
-        let network = hf::describe(&config, &checkpoint).expect("a network");
+        let mut network = hf::describe(&config, &checkpoint).expect("a network");
+        network.text = Text::of(&directory, &network, Choice::Auto).expect("a tokenizer, or none");
         let converted = image::transformer::convert(&checkpoint, &network, WeightType::I8, false, || ());
         let image = ImageFile::of(Path::new(base), &converted.expect("an image").bytes);
         let reference = Reference::read(&checkpoint, &network).expect("weights");
