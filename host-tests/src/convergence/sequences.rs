@@ -31,7 +31,9 @@ pub struct Sequences {
     pub held_out: Vec<Item>,
 }
 
-fn models() -> PathBuf {
+/// `models`.
+#[must_use]
+pub fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")
 }
 
@@ -84,7 +86,12 @@ impl Sequences {
         Sequences::new("story/base", Roles::Q | Roles::V, items)
     }
 
-    fn spec_of(base: &str) -> ranklet::model::spec::Transformer {
+    /// The spec of a base of `models`.
+    ///
+    /// # Panics
+    /// Where it is missing.
+    #[must_use]
+    pub fn spec_of(base: &str) -> ranklet::model::spec::Transformer {
         let directory = models().join(base);
         let checkpoint = Checkpoint::open(&directory).expect("a checkpoint");
         let config = Config::read(&directory.join("config.json")).expect("its configuration");

@@ -6,6 +6,7 @@
 //! | [`lora_vs_full`] | the classical comparison of LoRA with training everything |
 //! | [`digits`] | how much rank a turned camera needs |
 //! | [`style`] | whether a language model takes on a style from a few kilobytes |
+//! | [`sentiment`] | whether a T5 classifier learns other words |
 //! | [`chart`] | lines in a picture |
 //! | [`train`] | training that tells of every step, in fixed point and in floats |
 
@@ -13,6 +14,7 @@ pub mod chart;
 pub mod digits;
 pub mod lora_vs_full;
 
+pub mod sentiment;
 pub mod style;
 pub mod train;
 
@@ -26,7 +28,7 @@ pub struct Report {
 }
 
 /// All of them.
-pub const NAMES: [&str; 3] = ["lora_vs_full", "digits", "style"];
+pub const NAMES: [&str; 4] = ["lora_vs_full", "digits", "style", "sentiment"];
 
 /// Runs one; `None` for a name that is none of [`NAMES`].
 #[must_use]
@@ -35,6 +37,7 @@ pub fn run(name: &str) -> Option<Report> {
         "lora_vs_full" => lora_vs_full::run(),
         "digits" => digits::run(),
         "style" => style::run(),
+        "sentiment" => sentiment::run(),
 
         _ => return None,
     })

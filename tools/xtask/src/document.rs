@@ -57,7 +57,8 @@ fn between(text: &str, generated: &str, begin: &str, end: &str) -> Option<String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::{accuracy, bench};
+    use crate::commands::{accuracy, bench, experiment::Experiment};
+    use clap::ValueEnum;
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
@@ -70,7 +71,8 @@ mod tests {
 
     #[test]
     fn the_documents_have_their_markers() {
-        for document in [&accuracy::DOCUMENT, &bench::DOCUMENT] {
+        let experiments = Experiment::value_variants().iter().map(|e| e.document());
+        for document in experiments.chain([accuracy::DOCUMENT, bench::DOCUMENT]) {
             assert!(document.with("").is_ok(), "{}", document.path);
         }
     }

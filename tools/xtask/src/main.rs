@@ -1,4 +1,4 @@
-//! Project commands: `cargo xtask setup | test | accuracy | bench | size | demo | story | images`.
+//! Project commands: `cargo xtask setup | test | accuracy | experiment | bench | size | demo | story | images`.
 //!
 //! - Finding tools: [`toolchain`] (a compiler for bare metal, in two ways), [`emulator`] (QEMU), [`debian`] (installing).
 //! - Firmware: [`board`] (what boards there are), [`firmware`] (building one), [`emulate`] (running it), [`record`] (what it said).
@@ -55,6 +55,15 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// What adapters reach, in fixed point beside f32, into docs/experiments.md.
+    Experiment {
+        /// Which.
+        #[arg(value_enum)]
+        name: commands::experiment::Experiment,
+        /// Write nothing; say whether the table is what was measured.
+        #[arg(long)]
+        check: bool,
+    },
     /// Instructions per operation, counted on every emulated board.
     Bench {
         /// One JSON array of rows, nothing else.
@@ -91,6 +100,7 @@ fn main() -> ExitCode {
         Command::Setup => commands::setup::run(),
         Command::Test { exhaustive } => commands::test::run(exhaustive),
         Command::Accuracy { check } => commands::accuracy::run(check),
+        Command::Experiment { name, check } => commands::experiment::run(name, check),
         Command::Bench { json, markdown } => commands::bench::run(match (json, markdown) {
             (true, _) => Form::Json,
             (_, true) => Form::Markdown,

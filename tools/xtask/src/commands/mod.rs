@@ -3,6 +3,7 @@
 pub(crate) mod accuracy;
 pub(crate) mod bench;
 pub(crate) mod demo;
+pub(crate) mod experiment;
 pub(crate) mod images;
 pub(crate) mod setup;
 pub(crate) mod size;
