@@ -293,13 +293,14 @@ impl Head {
         Ok(head)
     }
 
-    /// Directory entry `index`; `None` where there is none.
+    /// Directory entry `index` of the image that this is the head of; `None` where there is none.
     #[must_use]
     pub const fn section(&self, bytes: &[u8], index: u16) -> Option<Section> {
         if index >= self.sections {
             return None;
         }
-        match self.checked_section(bytes, index) {
+        // Checked when the head was parsed: layers are looked up for every token.
+        match read_section(bytes, index) {
             Ok(section) => Some(section),
             Err(_) => None,
         }
@@ -367,40 +368,13 @@ impl Head {
         }
     }
 
-    const fn checked_section(&self, bytes: &[u8], index: u16) -> Result<Section, SectionProblem> {
-        let Some(entry) = slice_at(bytes, HEADER + ENTRY * index as usize, ENTRY) else {
-            return Err(SectionProblem::Range);
+    const fn checked_section(&self, bytes: &[u8], index: u16) -> Result<(), SectionProblem> {
+        let section = match read_section(bytes, index) {
+            Ok(section) => section,
+            Err(problem) => return Err(problem),
         };
-        let (Some(kind), Some(site), Some(dtype), Some(order), Some(exponent)) = (
-            u16_at(entry, ENTRY_KIND),
-            u16_at(entry, ENTRY_SITE),
-            u8_at(entry, ENTRY_DTYPE),
-            u8_at(entry, ENTRY_ORDER),
-            u16_at(entry, ENTRY_EXPONENT),
-        ) else {
-            return Err(SectionProblem::Range);
-        };
-        let (Some(offset), Some(length), Some(rows), Some(cols)) = (
-            u32_at(entry, ENTRY_OFFSET),
-            u32_at(entry, ENTRY_LENGTH),
-            u32_at(entry, ENTRY_ROWS),
-            u32_at(entry, ENTRY_COLS),
-        ) else {
-            return Err(SectionProblem::Range);
-        };
-        if !section::is_known(kind) {
-            return Err(SectionProblem::UnknownKind(kind));
-        }
-        let exponent = exponent as i16;
-        let (dtype, order) = if section::is_skipped(kind) {
-            (Dtype::Bytes, Order::RowMajor) // Only its place matters.
-        } else {
-            let Some(dtype) = Dtype::from_code(dtype) else {
-                return Err(SectionProblem::UnknownDtype(dtype));
-            };
-            let Some(order) = Order::from_code(order) else {
-                return Err(SectionProblem::UnknownOrder(order));
-            };
+        let Section { kind, dtype, exponent, offset, length, rows, cols, .. } = section;
+        if !section::is_skipped(kind) {
             if exponent < -1024 || exponent > 1024 {
                 return Err(SectionProblem::Exponent(exponent));
             }
@@ -408,16 +382,55 @@ impl Head {
                 Some(bytes) if bytes == length as u64 => {}
                 _ => return Err(SectionProblem::Shape),
             }
-            if !zeros_at(entry, ENTRY_RESERVED, ENTRY) {
-                return Err(SectionProblem::Reserved);
+            match slice_at(bytes, HEADER + ENTRY * index as usize, ENTRY) {
+                Some(entry) if zeros_at(entry, ENTRY_RESERVED, ENTRY) => {}
+                _ => return Err(SectionProblem::Reserved),
             }
-            (dtype, order)
-        };
-        let (offset, length) = (offset as usize, length as usize);
+        }
         if offset % ALIGN != 0 || offset < self.head_len || offset > self.total_len || length > self.total_len - offset
         {
             return Err(SectionProblem::Range);
         }
-        Ok(Section { kind, site, dtype, order, exponent, offset, length, rows, cols })
+        Ok(())
     }
+}
+
+/// What a directory entry says.
+const fn read_section(bytes: &[u8], index: u16) -> Result<Section, SectionProblem> {
+    let Some(entry) = slice_at(bytes, HEADER + ENTRY * index as usize, ENTRY) else {
+        return Err(SectionProblem::Range);
+    };
+    let (Some(kind), Some(site), Some(dtype), Some(order), Some(exponent)) = (
+        u16_at(entry, ENTRY_KIND),
+        u16_at(entry, ENTRY_SITE),
+        u8_at(entry, ENTRY_DTYPE),
+        u8_at(entry, ENTRY_ORDER),
+        u16_at(entry, ENTRY_EXPONENT),
+    ) else {
+        return Err(SectionProblem::Range);
+    };
+    let (Some(offset), Some(length), Some(rows), Some(cols)) = (
+        u32_at(entry, ENTRY_OFFSET),
+        u32_at(entry, ENTRY_LENGTH),
+        u32_at(entry, ENTRY_ROWS),
+        u32_at(entry, ENTRY_COLS),
+    ) else {
+        return Err(SectionProblem::Range);
+    };
+    if !section::is_known(kind) {
+        return Err(SectionProblem::UnknownKind(kind));
+    }
+    let (dtype, order) = if section::is_skipped(kind) {
+        (Dtype::Bytes, Order::RowMajor) // Only its place matters.
+    } else {
+        let Some(dtype) = Dtype::from_code(dtype) else {
+            return Err(SectionProblem::UnknownDtype(dtype));
+        };
+        let Some(order) = Order::from_code(order) else {
+            return Err(SectionProblem::UnknownOrder(order));
+        };
+        (dtype, order)
+    };
+    let (offset, length) = (offset as usize, length as usize);
+    Ok(Section { kind, site, dtype, order, exponent: exponent as i16, offset, length, rows, cols })
 }

@@ -9,8 +9,8 @@ use crate::fixed::Real;
 use crate::image::layout::{Dtype, section};
 use crate::image::record::RecordProblem;
 use crate::image::{Fingerprint, Head, ImageError, Kind, LoraRecord, Section};
-use crate::layer::Lora;
 use crate::layer::linear::Extras;
+use crate::layer::{Dropout, Lora};
 use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -215,10 +215,12 @@ impl<'a> Active<'a> {
 
 /// What the adapters of a call have on one layer: the one that learns, if any, and then the others.
 ///
-/// One type for all callers, so that a layer is compiled once.
+/// One type for all callers, so that a layer is compiled once; and a small one, for layers walk it several times.
 #[derive(Clone, Debug)]
 pub(crate) struct Loras<'a> {
-    learns: Option<Lora<'a>>,
+    learns: Option<&'a Active<'a>>,
+    /// Of the one that learns.
+    dropout: Option<Dropout>,
     others: &'a [Active<'a>],
     site: u16,
     /// The outputs that are wanted, unless all are.
@@ -226,8 +228,13 @@ pub(crate) struct Loras<'a> {
 }
 
 impl<'a> Loras<'a> {
-    pub(crate) const fn new(learns: Option<Lora<'a>>, others: &'a [Active<'a>], site: u16) -> Loras<'a> {
-        Loras { learns, others, site, rows: None }
+    pub(crate) const fn new(others: &'a [Active<'a>], site: u16) -> Loras<'a> {
+        Loras { learns: None, dropout: None, others, site, rows: None }
+    }
+
+    /// With the one that learns, and the mask of its input.
+    pub(crate) const fn learning(self, learns: Option<&'a Active<'a>>, dropout: Option<Dropout>) -> Loras<'a> {
+        Loras { learns, dropout, ..self }
     }
 
     /// For the layer that has only some of the outputs.
@@ -240,19 +247,24 @@ impl<'a> Iterator for Loras<'a> {
     type Item = Lora<'a>;
 
     fn next(&mut self) -> Option<Lora<'a>> {
-        let lora = self.learns.take().or_else(|| {
-            while let Some((one, others)) = self.others.split_first() {
-                self.others = others;
-                if let Some(lora) = one.lora(self.site) {
-                    return Some(lora);
+        loop {
+            // Nothing is moved where there is no adapter, which is every layer of a plain network.
+            let (one, dropout) = match self.learns.take() {
+                Some(learns) => (learns, self.dropout),
+                None => {
+                    let (one, others) = self.others.split_first()?;
+                    self.others = others;
+                    (one, None)
                 }
+            };
+            if let Some(lora) = one.lora(self.site) {
+                let lora = Lora { dropout, ..lora };
+                return Some(match &self.rows {
+                    Some(rows) => lora.rows(rows.clone()),
+                    None => lora,
+                });
             }
-            None
-        })?;
-        Some(match &self.rows {
-            Some(rows) => lora.rows(rows.clone()),
-            None => lora,
-        })
+        }
     }
 }
 

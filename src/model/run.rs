@@ -166,7 +166,7 @@ impl<'m, 'l> Runner<'m, 'l> {
         let x = crate::layer::first("scratch.vectors", x, self.width)?;
         let y = crate::layer::first("scratch.vectors", y, linear.outputs)?;
         let mut exponent = [Exp::ZERO];
-        let loras = Loras::new(None, self.adapters, site);
+        let loras = Loras::new(self.adapters, site);
         linear.forward(
             Tile { mantissas: x, exponents: &[self.exponent] },
             loras,

@@ -3,7 +3,7 @@
 use super::learner::{BackwardParts, ForwardParts, Learner};
 use super::trainer::Phase;
 use crate::fixed::{Block, Exp, Real, Tile, TileMut};
-use crate::layer::{Lora, ShapeError, first};
+use crate::layer::{ShapeError, first};
 use crate::model::adapter::Loras;
 use crate::model::{Active, Model, Scratch};
 
@@ -19,7 +19,6 @@ impl Units<'_, '_, '_> {
         let linear = self.model.linear(site);
         let dropout = self.learner.dropout(site);
         let ForwardParts { view, trace, exponents } = self.learner.forward_parts();
-        let lora = view.lora(site).map(|l| Lora { dropout, ..l });
         let end = at + linear.inputs;
         let (x, y) = trace.split_at_mut_checked(end).unwrap_or_default();
         let x = x.get(at..).unwrap_or(&[]);
@@ -27,7 +26,7 @@ impl Units<'_, '_, '_> {
         let (ex, ey) = exponents.split_at_mut_checked(usize::from(site) + 1).unwrap_or_default();
         linear.forward(
             Tile { mantissas: x, exponents: ex.get(usize::from(site)..).unwrap_or(&[]) },
-            Loras::new(lora, self.beside, site),
+            Loras::new(self.beside, site).learning(Some(&view), dropout),
             TileMut { mantissas: y, exponents: first("trace's exponents", ey, 1)? },
             &mut scratch.layer(),
         )?;
@@ -69,7 +68,6 @@ impl Units<'_, '_, '_> {
         let dropout = self.learner.dropout(site);
         let parts = self.learner.backward_parts(site);
         let BackwardParts { view, gradient, trace, trace_exponents, gradients: [even, odd] } = parts;
-        let lora = view.lora(site).map(|l| Lora { dropout, ..l });
         let (dy, dx) = if flip == 0 { (even, odd) } else { (odd, even) };
 
         let end = at + linear.inputs;
@@ -92,8 +90,9 @@ impl Units<'_, '_, '_> {
         } else {
             None
         };
-        let gradient = gradient.filter(|_| lora.is_some());
-        let loras = Loras::new(lora, self.beside, site);
+        // A pair that is switched off neither gives nor learns.
+        let gradient = gradient.filter(|_| view.lora(site).is_some());
+        let loras = Loras::new(self.beside, site).learning(Some(&view), dropout);
         linear.backward(x, dy.as_tile(), loras, gradient, dx, &mut scratch.layer())?;
         let [exponent] = dx_exponent;
         let below = site.checked_sub(1).and_then(|s| self.model.linear_spec(s)).map_or(0, |l| l.inputs);

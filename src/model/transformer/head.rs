@@ -157,7 +157,7 @@ impl Model<'_> {
         let mut exponents = [Exp::ZERO];
         self.linear(site).forward(
             Tile { mantissas: x.mantissas, exponents: &[x.exponent] },
-            Loras::new(None, adapters, site),
+            Loras::new(adapters, site),
             TileMut { mantissas: y, exponents: &mut exponents },
             &mut linear::Scratch { acc, vector: &mut [], rank: &mut [], masked: &mut [] },
         )?;

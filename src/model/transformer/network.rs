@@ -5,7 +5,7 @@ use crate::fixed::block::requantize;
 use crate::fixed::{Block, Exp, Tile, TileMut};
 use crate::layer::dropout::Masks;
 use crate::layer::residual::StreamMut;
-use crate::layer::{Lora, ShapeError, embedding, first};
+use crate::layer::{ShapeError, embedding, first};
 use crate::model::adapter::Loras;
 use crate::model::spec::transformer::Table;
 use crate::model::spec::{Stack, Transformer};
@@ -64,10 +64,9 @@ pub(crate) enum Given<'g> {
 
 impl<'p> Network<'p, '_> {
     /// What the adapters have on one layer, for tokens from number `first` on.
-    pub(super) fn loras(&self, site: u16, inputs: usize, first: usize) -> Loras<'p> {
+    pub(super) fn loras(&self, site: u16, inputs: usize, first: usize) -> Loras<'_> {
         let dropout = self.masks.and_then(|m| m.at(site, first * inputs));
-        let learns = self.learns.and_then(|a| a.lora(site)).map(|l| Lora { dropout, ..l });
-        Loras::new(learns, self.adapters, site)
+        Loras::new(self.adapters, site).learning(self.learns.as_ref(), dropout)
     }
 
     /// `y = W x + b + adapters`, for a tile.
