@@ -1,10 +1,10 @@
 //! How much rank a turned camera needs: a small transformer reads the rows of digits.
 
 use super::Report;
-use super::chart::{Chart, Line, picture};
 use super::train::{Recipe, fixed, float, held_out, measure_float};
 use crate::convergence::sequences::Sequences;
 use crate::oracle::{Optimizer, SequenceTrainer};
+use ranklet_cli::chart::{Chart, Line, picture};
 use std::fmt::Write;
 
 const RECIPE: Recipe = Recipe { rank: 8, alpha: 16, lr: 1e-3, dropout: 0.0, batch: 8, epochs: 24, seed: 1 };
@@ -42,7 +42,7 @@ pub fn run() -> Report {
             floats.push(measure_float(&task, &lora));
             size = (learned.parameters, learned.bytes);
             if seed == 1 {
-                lines.push(Line { name: format!("rank {rank}, fixed point"), values: learned.epochs, color });
+                lines.push(Line::of(format!("rank {rank}, fixed point"), &learned.epochs, color));
             }
         }
         let ((parameters, bytes), (loss, right), (loss32, right32)) = (size, mean(&ours), mean(&floats));
@@ -56,7 +56,7 @@ pub fn run() -> Report {
     let (loss, right) = measure_float(&task, &full);
     let parameters = full.parameters();
     let _ = writeln!(markdown, "| everything | {parameters} | | | | {loss:.4} | {:.1} % |", 100.0 * right);
-    lines.push(Line { name: "everything, f32".to_owned(), values, color: "#909090" });
+    lines.push(Line::of("everything, f32".to_owned(), &values, "#909090"));
     lines.rotate_right(1);
     let title = "training loss by epoch, turned digits".to_owned();
     Report { markdown, picture: picture(&[Chart { title, across: "epoch", lines }]) }

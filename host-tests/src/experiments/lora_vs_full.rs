@@ -5,12 +5,12 @@
 //! evidence of anything. So the same is done with labels that the sequences tell.
 
 use super::Report;
-use super::chart::{Chart, Line, picture};
 use super::train::{Recipe, fixed, float, held_out, measure_float};
 use crate::convergence::sequences::Sequences;
 use crate::draw::Draw;
 use crate::oracle::{Goal, Item, Optimizer, SequenceTrainer};
 use ranklet::model::Roles;
+use ranklet_cli::chart::{Chart, Line, picture};
 use ranklet_cli::save::{Out, safetensors};
 use ranklet_cli::sequences::Batch;
 use serde_json::json;
@@ -62,7 +62,7 @@ pub fn run() -> Report {
                 names[n]
             );
         }
-        let line = |n: usize| Line { name: names[n].to_owned(), values: epochs[n].clone(), color: COLORS[n] };
+        let line = |n: usize| Line::of(names[n].to_owned(), &epochs[n], COLORS[n]);
         let title = format!("mean training loss by epoch, labels {labels}");
         charts.push(Chart { title, across: "epoch", lines: (0..3).map(line).collect() });
     }

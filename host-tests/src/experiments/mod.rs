@@ -7,10 +7,8 @@
 //! | [`digits`] | how much rank a turned camera needs |
 //! | [`style`] | whether a language model takes on a style from a few kilobytes |
 //! | [`sentiment`] | whether a T5 classifier learns other words |
-//! | [`chart`] | lines in a picture |
 //! | [`train`] | training that tells of every step, in fixed point and in floats |
 
-pub mod chart;
 pub mod digits;
 pub mod lora_vs_full;
 

@@ -3,11 +3,11 @@
 //! that it has never seen.
 
 use super::Report;
-use super::chart::{Chart, Line, picture};
 use super::train::{Recipe, fixed, float, held_out, measure_float};
 use crate::convergence::sequences::{Sequences, models};
 use crate::oracle::{Goal, Item, Optimizer, SequenceTrainer};
 use ranklet::model::Roles;
+use ranklet_cli::chart::{Chart, Line, picture};
 use ranklet_cli::commands::export;
 use ranklet_cli::sequences::Batch;
 use ranklet_cli::text::tokenizer::Tokenizer;
@@ -60,8 +60,8 @@ pub fn run() -> Report {
     row("after, in f32 without dropout", "| ", measure_float(&task, &lora), measure_float(&food, &lora).1);
     markdown += &exported(&task, &learned.parts);
     let lines = vec![
-        Line { name: "f32, without dropout".to_owned(), values, color: "#f0b070" },
-        Line { name: "fixed point, dropout 0.1".to_owned(), values: learned.epochs, color: "#104080" },
+        Line::of("f32, without dropout", &values, "#f0b070"),
+        Line::of("fixed point, dropout 0.1", &learned.epochs, "#104080"),
     ];
     let title = "training loss by epoch, sentences on tools".to_owned();
     Report { markdown, picture: picture(&[Chart { title, across: "epoch", lines }]) }

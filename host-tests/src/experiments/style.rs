@@ -2,7 +2,6 @@
 //! Jane Austen (two chapters of Persuasion, 19 KB of text), as a device does, 32 tokens at a time.
 
 use super::Report;
-use super::chart::{Chart, Line, picture};
 use super::train::{Recipe, fixed, float, held_out, measure_float};
 use crate::convergence::sequences::Sequences;
 use crate::oracle::{Optimizer, SequenceTrainer};
@@ -10,6 +9,7 @@ use ranklet::fixed::hash::Seed;
 use ranklet::layer::sample::Sampler;
 use ranklet::model::{Active, Model, Plan, Roles, Sequence, Workspace};
 use ranklet::q;
+use ranklet_cli::chart::{Chart, Line, picture};
 use ranklet_cli::image::{ImageFile, adapter::Parts};
 use std::fmt::Write;
 
@@ -52,8 +52,8 @@ pub fn run() -> Report {
             after.exp(),
             float.exp()
         );
-        lines.push(Line { name: format!("{name}, f32"), values, color: "#f0b070" });
-        lines.push(Line { name: format!("{name}, fixed point"), values: learned.epochs, color });
+        lines.push(Line::of(format!("{name}, f32"), &values, "#f0b070"));
+        lines.push(Line::of(format!("{name}, fixed point"), &learned.epochs, color));
         best = Some(learned.parts);
     }
     let _ = writeln!(

@@ -61,13 +61,13 @@ pub fn inputs(file: &Checkpoint, features: usize) -> Result<Inputs> {
     }
 }
 
-/// Reads `cotangent`, shaped like the output.
+/// Reads `cotangent`, shaped like the output: `leading`, outputs.
 ///
 /// # Errors
 /// A missing tensor, another shape, a value that is not finite.
-pub fn cotangent(file: &Checkpoint, inputs: &Inputs, outputs: usize) -> Result<Vec<f32>> {
+pub fn cotangent(file: &Checkpoint, leading: &[usize], outputs: usize) -> Result<Vec<f32>> {
     let t = file.f32s("cotangent")?;
-    let expected: Vec<usize> = inputs.leading.iter().copied().chain([outputs]).collect();
+    let expected: Vec<usize> = leading.iter().copied().chain([outputs]).collect();
     if t.shape != expected {
         let expected = format!("{}, that of the output", shape(&expected));
         return Err(file.wrong_shape("cotangent", &t.shape, &expected).into());

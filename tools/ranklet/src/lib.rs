@@ -10,14 +10,14 @@
 //! | [`adapter`], [`peft`], [`gguf`], [`loralayer`] | adapters in `f32`, and the formats they come in |
 //! | [`dora`], [`whole`], [`sum`] | magnitudes, and layers trained whole, as pairs and back; sums of adapters |
 //! | [`spec`], [`base`], [`fingerprint`] | a perceptron in `f32`: spec file, weights, identity |
-//! | [`hf`], [`sequences`] | transformers' checkpoints; what transformers are given |
+//! | [`hf`], [`sequences`], [`lessons`] | transformers' checkpoints; what transformers are given, and learn from |
 //! | [`mod@reference`], [`verify`] | networks in floats, and the integers held against them |
 //! | [`quantize`] | from `f32` to the integers of an image |
 //! | [`text`] | tokenizers: text in and out, and the vocabulary of an image |
 //! | [`checkpoint`], [`dataset`], [`tensor`], [`save`] | safetensors in and out |
 //! | [`files`], [`atomic`] | regular files in; nothing half-written out |
 //! | [`describe`] | what a base is, in words and in JSON |
-//! | [`progress`], [`report`] | bars; the two ways of saying something |
+//! | [`progress`], [`report`], [`chart`], [`journal`] | bars; the two ways of saying something; lines in a picture; what a training came by |
 //! | [`boards`] | what the boards have, for `plan` |
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ pub mod adapter;
 pub mod atomic;
 pub mod base;
 pub mod boards;
+pub mod chart;
 pub mod checkpoint;
 pub mod commands;
 pub mod dataset;
@@ -37,6 +38,8 @@ pub mod gguf;
 pub mod hf;
 pub mod image;
 pub mod infer;
+pub mod journal;
+pub mod lessons;
 pub mod loralayer;
 pub mod metrics;
 pub mod peft;

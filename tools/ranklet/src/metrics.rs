@@ -61,7 +61,9 @@ pub fn measure(outputs: &[f32], width: usize, targets: &Targets) -> Metrics {
     m
 }
 
-fn cross_entropy(logits: &[f32], class: usize) -> f64 {
+/// −log softmax(logits)[class].
+#[must_use]
+pub fn cross_entropy(logits: &[f32], class: usize) -> f64 {
     let max = logits.iter().fold(f32::NEG_INFINITY, |m, &z| m.max(z));
     let sum: f64 = logits.iter().map(|&z| f64::from(z - max).exp()).sum();
     sum.ln() + f64::from(max) - f64::from(logits[class])

@@ -163,6 +163,22 @@ impl Batch {
         Ok(sequence)
     }
 
+    /// One sequence by itself.
+    #[must_use]
+    pub fn one(&self, row: usize) -> Batch {
+        let Row { ids, features, types, valid, decoder } = self.row(row);
+        Batch {
+            count: 1,
+            length: self.length,
+            tokens: ids.to_vec(),
+            features: features.to_vec(),
+            types: types.to_vec(),
+            valid: valid.to_vec(),
+            decoder: decoder.to_vec(),
+            decoder_length: self.decoder_length,
+        }
+    }
+
     /// One sequence as it came.
     #[must_use]
     pub fn row(&self, row: usize) -> Row<'_> {

@@ -379,12 +379,13 @@ fn from_checkpoint_to_output() {
         |args: &[&str]| ranklet(&[&["plan", "--base", &base], args].concat()).unwrap().json["ram"]["total"].clone();
     assert!(ram(&["--tokens", "8"]).as_u64() < ram(&["--tokens", "64"]).as_u64());
     assert!(ram(&["--cache", "i8"]).as_u64() < ram(&[]).as_u64());
+    let train =
+        |more: &[&str]| ranklet(&[&["plan", "--base", &base, "--tokens", "8", "--train"], more].concat()).unwrap();
+    let learner = |more: &[&str]| train(more).json["ram"]["learner"].as_u64();
+    assert!(learner(&["--on", "q,v"]) < learner(&[]) && learner(&[]) > Some(0));
     for (args, part) in [
-        (&["plan", "--base", &base, "--train"][..], "does not learn yet"),
+        (&["plan", "--base", &base, "--train", "adamw", "--on", "q,x"][..], "--on x: expected"),
         (&["plan", "--base", &base, "--tokens", "0"], "expected 1 to 512"),
-        (&["eval", "--base", &base, "--data", &input], "multilayer perceptron"),
-        (&["grad", "--base", &base, "--adapter", &task, "--input", &input, "--output", &out], "multilayer perceptron"),
-        (&["train", "--base", &base, "--data", &input, "-o", &place.str("new.rkl")], "multilayer perceptron"),
     ] {
         let e = refusal(args);
         assert!(e.contains(part), "{args:?}: {e}");

@@ -11,6 +11,7 @@ use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::dataset;
 use ranklet_cli::image::{ImageFile, adapter::Parts};
 use ranklet_cli::save::Out;
+use ranklet_cli::training::material::Rows;
 use ranklet_cli::training::{self, Recipe};
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -196,6 +197,7 @@ fn an_adapter_that_cannot_learn_is_not_trained() {
     let data = Checkpoint::open_file(&place.path("train.safetensors")).unwrap();
     let inputs = dataset::inputs(&data, 6).unwrap();
     let targets = dataset::targets(&data, LossKind::CrossEntropy, inputs.rows(), 3).unwrap();
+    let rows = Rows { inputs: &inputs, targets: &targets, outputs: 3 };
     for (name, parts, pairs) in [("off.rkl", off, 2), ("empty.rkl", empty, 0)] {
         place.write(name, parts.emit(model.source(), model.head().image, &serde_json::Map::new()).unwrap());
         let e = format!("{:#}", train(&place, "x.rkl", &["--init", &p(name)]).unwrap_err());
@@ -213,11 +215,11 @@ fn an_adapter_that_cannot_learn_is_not_trained() {
             loss: LossKind::CrossEntropy,
             shuffle: false,
         };
-        let e = training::train(&model, &parts, &inputs, &targets, &recipe, |_| ()).unwrap_err();
+        let e = training::train(&model, &parts, &rows, &recipe, None, |_| ()).unwrap_err();
         assert_eq!(e.downcast::<LearnError>().unwrap(), LearnError::NothingToTrain);
         // But its gradients are known: zeros.
-        let rows = inputs.rows();
-        let gradients = training::gradients(&model, &parts, &inputs, &vec![1.0; 3 * rows], || ()).unwrap();
+        let count = 3 * inputs.rows();
+        let gradients = training::gradients(&model, &parts, &inputs, &vec![1.0; count], || ()).unwrap();
         assert_eq!(gradients.len(), pairs);
         assert!(gradients.iter().all(|g| g.a.iter().chain(&g.b).all(|&v| v == 0.0) && g.b.len() % 2 == 0));
     }

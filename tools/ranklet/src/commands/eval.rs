@@ -1,13 +1,17 @@
 //! `ranklet eval --base base.rkl [--adapter …] --data test.safetensors`
 
+use super::data::{Data, DataArgs};
 use super::{AdapterArg, export::base_metadata};
 use crate::dataset;
 use crate::image::{ImageFile, metadata};
 use crate::infer;
+use crate::journal::accuracy;
+use crate::lessons::{self, Lesson, longest};
 use crate::metrics::measure;
 use crate::progress;
 use crate::report::{Report, decimal, table};
 use anyhow::{Result, bail, ensure};
+use ranklet::model::{Active, HeadKind, Model};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -20,9 +24,9 @@ pub struct Args {
     /// An adapter image, `:scale` behind it multiplies its scaling; several add up.
     #[arg(long, value_name = "FILE[:SCALE]", num_args = 1..)]
     pub adapter: Vec<AdapterArg>,
-    /// `inputs` F32 (N, features), and `labels` I64 (N) or `targets` F32 (N, outputs).
-    #[arg(long)]
-    pub data: PathBuf,
+    /// What to measure on.
+    #[command(flatten)]
+    pub source: DataArgs,
     /// The loss; by default that of the base's head.
     #[arg(long, value_enum)]
     pub loss: Option<super::train::Loss>,
@@ -35,15 +39,14 @@ pub struct Args {
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
-    super::perceptron(&model, "eval")?;
     let files = super::open_adapters(&args.adapter)?;
     let (adapters, notes) = super::bind(&files, &model)?;
     let loss = args.loss.map_or_else(|| dataset::loss_of(model.spec().head), |l| Ok(l.kind()))?;
-    let data = dataset::open(&args.data)?;
-    let inputs = dataset::inputs(&data, model.spec().features)?;
-    let (rows, outputs) = (inputs.rows(), model.spec().outputs);
-    ensure!(rows > 0, "{}: `inputs` has no rows: there is nothing to measure", args.data.display());
-    let targets = dataset::targets(&data, loss, rows, outputs)?;
+    let ((inputs, targets), outputs) = match args.source.open(args.source.path(), &model, loss)? {
+        Data::Lessons(lessons) => return sequences(&model, &adapters, &lessons, notes, json),
+        Data::Rows(inputs, targets) => ((inputs, targets), model.spec().outputs),
+    };
+    let rows = inputs.rows();
     let bar = progress::bar(rows as u64, rows as u64 * infer::macs(&model), json, "rows");
     let logits = infer::run(&model, &adapters, &inputs.data, || bar.inc(1))?;
     bar.finish_and_clear();
@@ -85,6 +88,37 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         "rmse": m.rmse,
         "per_class": classes,
         "notes": notes,
+    });
+    Ok(Report::new(super::with_notes(human, &notes), json))
+}
+
+/// A transformer on sequences.
+fn sequences(
+    model: &Model<'_>,
+    adapters: &[Active<'_>],
+    lessons: &[Lesson],
+    notes: Vec<String>,
+    json: bool,
+) -> Result<Report> {
+    let Some(t) = model.spec().transformer() else { bail!("these data are for another kind of base") };
+    let count = lessons.len() as u64;
+    let cost = count.saturating_mul(longest(lessons).0 as u64).saturating_mul(infer::macs(model));
+    let bar = progress::bar(count, cost, json, "sequences");
+    let score = lessons::measure(model, t, adapters, lessons, || bar.inc(1))?;
+    bar.finish_and_clear();
+    ensure!(score.loss.is_finite(), "outputs are beyond f32, so there is no loss; the adapter has diverged");
+    let language = model.spec().head == HeadKind::Language;
+    let mut human = format!("{count} sequences, {} answers  loss {}", score.answers, decimal(score.loss, 6));
+    let perplexity = language.then(|| score.loss.exp());
+    if let Some(perplexity) = perplexity {
+        human += &format!("  perplexity {}", decimal(perplexity, 3));
+    }
+    if let (Some(percent), Some(right)) = (accuracy(&score), score.right) {
+        human += &format!("  accuracy {percent:.2} % ({right} of {})", score.answers);
+    }
+    let json = json!({
+        "sequences": count, "answers": score.answers, "loss": score.loss, "perplexity": perplexity,
+        "accuracy": accuracy(&score), "correct": score.right, "notes": notes,
     });
     Ok(Report::new(super::with_notes(human, &notes), json))
 }

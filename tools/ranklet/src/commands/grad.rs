@@ -8,8 +8,10 @@ use crate::peft::keys::{Part, name};
 use crate::progress;
 use crate::report::{Report, table};
 use crate::save::{Out, safetensors};
-use crate::training::gradients;
+use crate::sequences::Batch;
+use crate::training::{gradients, sequence_gradients};
 use anyhow::{Context, Result, bail};
+use ranklet::model::spec::Pool;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -22,7 +24,7 @@ pub struct Args {
     /// The adapter image, `:scale` behind it multiplies its scaling.
     #[arg(long, value_name = "FILE[:SCALE]", num_args = 1.., required = true)]
     pub adapter: Vec<AdapterArg>,
-    /// `inputs` as for `run`, and `cotangent`, F32, shaped like the output.
+    /// As for `run`, and `cotangent`, F32, shaped like the output.
     #[arg(long)]
     pub input: PathBuf,
     /// Gets the gradients under PEFT's names: `base_model.model.<module>.lora_A.weight`, …
@@ -43,23 +45,44 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     };
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
-    super::perceptron(&model, "grad")?;
     let file = ImageFile::open(&one.path)?;
     let mut parts = Parts::copy(&file.adapter(&model)?).with_low_plane();
     parts.scale(one.scale).with_context(|| one.path.display().to_string())?;
     let data = dataset::open(&args.input)?;
-    let inputs = dataset::inputs(&data, model.spec().features)?;
-    let cotangent = dataset::cotangent(&data, &inputs, model.spec().outputs)?;
-    let rows = inputs.rows() as u64;
-    let bar = progress::bar(rows, 3 * rows * infer::macs(&model), json, "rows");
-    let gradients = gradients(&model, &parts, &inputs, &cotangent, || bar.inc(1))?;
-    bar.finish_and_clear();
+    let outputs = model.spec().outputs;
+    let (rows, gradients) = match model.spec().transformer() {
+        Some(t) => {
+            let batch = Batch::read(&data, &model, t)?;
+            let tokens = if t.has_cross() { batch.decoder_length() } else { batch.length };
+            let leading = if t.pool == Pool::None { vec![batch.count, tokens] } else { vec![batch.count] };
+            let cotangent = dataset::cotangent(&data, &leading, outputs)?;
+            let bar = progress::bar(
+                batch.count as u64,
+                3 * batch.count as u64 * tokens as u64 * infer::macs(&model),
+                json,
+                "sequences",
+            );
+            let found = sequence_gradients(&model, t, &parts, &batch, &cotangent, || bar.inc(1))?;
+            bar.finish_and_clear();
+            (batch.count as u64, found)
+        }
+        None => {
+            let inputs = dataset::inputs(&data, model.spec().features)?;
+            let cotangent = dataset::cotangent(&data, &inputs.leading, outputs)?;
+            let rows = inputs.rows() as u64;
+            let bar = progress::bar(rows, 3 * rows * infer::macs(&model), json, "rows");
+            let found = gradients(&model, &parts, &inputs, &cotangent, || bar.inc(1))?;
+            bar.finish_and_clear();
+            (rows, found)
+        }
+    };
 
     let sites = sites(&model);
     let mut tensors = Vec::new();
     let mut table_rows = vec![["module", "|dA|", "|dB|"].map(str::to_owned).to_vec()];
     let mut norms = Vec::new();
-    for (g, r) in gradients.iter().zip(&parts.records) {
+    for g in &gradients {
+        let Some(r) = parts.records.iter().find(|r| r.site == g.site) else { continue };
         let module = &sites[usize::from(g.site)].module;
         let (rank, inputs, outputs) = (usize::from(r.rank), r.inputs as usize, r.outputs as usize);
         tensors.push((name(module, Part::A), Out::f32s(&[rank, inputs], &g.a)));

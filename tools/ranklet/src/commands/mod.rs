@@ -4,6 +4,7 @@
 pub mod classify;
 pub mod convert_adapter;
 pub mod convert_base;
+pub mod data;
 pub mod eval;
 pub mod export;
 pub mod generate;
@@ -19,7 +20,7 @@ use crate::atomic;
 use crate::image::ImageFile;
 use crate::report::{Report, chain};
 use crate::tensor::printable;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser, ValueParserFactory};
 use clap::{Parser, Subcommand};
 use ranklet::image::layout::MAGIC;
@@ -264,16 +265,6 @@ pub(crate) fn companion(path: &Path, name: &str) -> PathBuf {
 pub(crate) fn beyond_f32<'v>(what: &str, values: impl IntoIterator<Item = &'v f32>) -> Option<String> {
     let beyond = values.into_iter().filter(|v| !v.is_finite()).count();
     (beyond > 0).then(|| format!("{what} beyond f32, written as infinite: {beyond}"))
-}
-
-/// Refuses what transformers cannot do yet.
-pub(crate) fn perceptron(model: &Model<'_>, command: &str) -> Result<()> {
-    ensure!(
-        model.spec().transformer().is_none(),
-        "`{command}` takes a multilayer perceptron, and this base is a transformer: it converts, runs and carries \
-         adapters, but does not learn yet"
-    );
-    Ok(())
 }
 
 /// Notes as lines below a report.

@@ -1,5 +1,6 @@
 //! `ranklet plan --base base.rkl [--train …] [--board NAME]`
 
+use super::train::ROLES;
 use crate::boards::{BOARDS, Board, find};
 use crate::image::ImageFile;
 use crate::report::{Report, bytes, table};
@@ -57,7 +58,7 @@ pub struct Args {
     /// Rank of the adapter that is trained, 1 to 64.
     #[arg(long, default_value_t = 8, requires = "train")]
     pub rank: u16,
-    /// Layers that are trained: all, hidden, head.
+    /// Layers that are trained, by their roles, separated by commas: all, head, hidden; q, k, v, o, up, gate, down, pooler, input.
     #[arg(long, default_value = "all", requires = "train")]
     pub on: String,
     /// Room for dropout.
@@ -86,9 +87,6 @@ pub fn execute(args: &Args) -> Result<Report> {
     let board = board.transpose()?;
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
-    if args.train.is_some() {
-        super::perceptron(&model, "plan --train")?;
-    }
     let plan = sequences(args, &model)?;
     let plan = match training(args)? {
         Some(train) => plan.train(train),
@@ -197,12 +195,16 @@ fn training(args: &Args) -> Result<Option<Train>> {
         Some(Room::Sgd) => Train::sgd(),
     };
     ensure!((1..=MAX_RANK).contains(&usize::from(args.rank)), "--rank {}: expected 1 to {MAX_RANK}", args.rank);
-    let roles = match args.on.as_str() {
-        "all" => Roles::ALL,
-        "hidden" => Roles::HIDDEN,
-        "head" => Roles::HEAD,
-        other => bail!("--on {other}: expected all, hidden or head (a plan goes by the layers' roles)"),
-    };
+    let mut roles = Roles(0);
+    for word in args.on.split(',') {
+        match ROLES.iter().find(|(name, _)| *name == word) {
+            Some((_, role)) => roles = roles | *role,
+            None => {
+                let known = name_list(ROLES.iter().map(|r| r.0), ROLES.len());
+                bail!("--on {word}: expected {known} (a plan goes by the layers' roles)")
+            }
+        }
+    }
     let train = train.rank(args.rank).on(roles);
     Ok(Some(if args.dropout { train.dropout() } else { train }))
 }

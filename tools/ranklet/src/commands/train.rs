@@ -1,20 +1,25 @@
 //! `ranklet train --base base.rkl --data train.safetensors … -o new.rkl`: the device's own arithmetic, on the host.
 
+use super::data::{Data, DataArgs};
 use crate::adapter::{check_alpha, trainable_line};
 use crate::atomic::identity;
 use crate::dataset;
 use crate::image::adapter::Parts;
 use crate::image::{ImageFile, metadata, parameters, sites};
 use crate::infer;
+use crate::journal::{Journal, accuracy};
+use crate::lessons::{self, Score, longest};
+use crate::metrics;
 use crate::progress;
 use crate::report::{Report, decimal};
 use crate::tensor::name_list;
-use crate::training::{self, Recipe, StepLog};
+use crate::training::material::{Lessons, Rows};
+use crate::training::{self, Checks, Event, Recipe};
 use anyhow::{Context, Result, bail, ensure};
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
 use ranklet::image::MAX_RANK;
-use ranklet::model::{Model, Roles};
+use ranklet::model::{Active, Model, Roles};
 use ranklet::train::{AdamW, LearnError, LossKind, Rule, Schedule, Sgd};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -70,16 +75,17 @@ pub struct Args {
     /// The base image. It is only read.
     #[arg(long)]
     pub base: PathBuf,
-    /// `inputs` F32 (N, features), and `labels` I64 (N) or `targets` F32 (N, outputs).
-    #[arg(long)]
-    pub data: PathBuf,
+    /// What to learn from.
+    #[command(flatten)]
+    pub source: DataArgs,
     /// Rank of the new adapter, 1 to 64 [default: 8].
     #[arg(long)]
     pub rank: Option<u16>,
     /// alpha of the new adapter; its scaling is alpha / rank [default: 8].
     #[arg(long)]
     pub alpha: Option<f64>,
-    /// Layers that get a pair: all, hidden, head, or module names, separated by commas [default: all].
+    /// Layers that get a pair, separated by commas: all, head, hidden; of transformers q, k, v, o, up, gate, down, pooler, input;
+    /// or module names, or the ends of such, as PEFT's target_modules [default: all].
     #[arg(long, value_delimiter = ',')]
     pub on: Vec<String>,
     /// Go on from this adapter, with its rank, alpha and layers.
@@ -127,9 +133,21 @@ pub struct Args {
     /// The loss; by default that of the base's head.
     #[arg(long, value_enum)]
     pub loss: Option<Loss>,
-    /// Write a line for every step: step,epoch,samples,loss,lr.
-    #[arg(long, value_name = "FILE.csv")]
+    /// Look at these data while training: a file of the same kind.
+    #[arg(long, value_name = "FILE")]
+    pub eval: Option<PathBuf>,
+    /// Look after so many steps, and at the end [default: an epoch].
+    #[arg(long, value_name = "STEPS", requires = "eval")]
+    pub every: Option<u32>,
+    /// Stop where so many looks in a row find nothing better, and keep the best.
+    #[arg(long, value_name = "LOOKS", requires = "eval")]
+    pub patience: Option<u32>,
+    /// Write what every step came to: a line each (.csv), or one document (.json).
+    #[arg(long, value_name = "FILE.csv|FILE.json")]
     pub log: Option<PathBuf>,
+    /// Draw the curves.
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
     /// The adapter image to write.
     #[arg(short, long)]
     pub output: PathBuf,
@@ -141,22 +159,25 @@ pub struct Args {
 /// What is wrong with the files or the options; nothing is written then.
 pub fn execute(args: &Args, json: bool) -> Result<Report> {
     check(args)?;
-    let mut read = vec![args.base.as_path(), &args.data];
-    read.extend(args.init.as_deref());
-    super::check_output(&args.output, &read)?;
-    if let Some(log) = &args.log {
-        super::check_output(log, &read)?;
-        ensure!(identity(log) != identity(&args.output), "--log and --output are the same file, {}", log.display());
+    let mut read = args.source.read();
+    read.push(&args.base);
+    read.extend(args.init.as_deref().into_iter().chain(args.eval.as_deref()));
+    let outputs = [("--output", Some(&args.output)), ("--log", args.log.as_ref()), ("--plot", args.plot.as_ref())];
+    let outputs: Vec<_> = outputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
+    for (n, (name, path)) in outputs.iter().enumerate() {
+        super::check_output(path, &read)?;
+        let same = outputs[..n].iter().find(|(_, other)| identity(other) == identity(path));
+        if let Some((other, _)) = same {
+            bail!("{other} and {name} are the same file, {}", path.display());
+        }
     }
+    let as_json = args.log.as_ref().is_some_and(|p| p.extension().is_some_and(|e| e == "json"));
     let base = ImageFile::open(&args.base)?;
     let model = base.model()?;
-    super::perceptron(&model, "train")?;
     let loss = args.loss.map_or_else(|| dataset::loss_of(model.spec().head), |l| Ok(l.kind()))?;
-    let data = dataset::open(&args.data)?;
-    let inputs = dataset::inputs(&data, model.spec().features)?;
-    let rows = inputs.rows();
-    ensure!(rows > 0, "{}: `inputs` has no rows", args.data.display());
-    let targets = dataset::targets(&data, loss, rows, model.spec().outputs)?;
+    let data = args.source.open(args.source.path(), &model, loss)?;
+    let other = args.eval.as_ref().map(|path| args.source.open(path, &model, loss)).transpose()?;
+    let rows = data.len();
     let (start, mut meta) = start(args, &model)?;
     let recipe = recipe(args, rows, loss);
 
@@ -166,50 +187,87 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         recipe.steps
     );
     let samples = u64::from(recipe.steps) * u64::from(recipe.batch).min(rows as u64);
-    let cost = samples.saturating_mul(3).saturating_mul(infer::macs(&model));
+    let tokens = match &data {
+        Data::Rows(..) => 1,
+        Data::Lessons(lessons) => longest(lessons).0 as u64,
+    };
+    let cost = samples.saturating_mul(3 * tokens).saturating_mul(infer::macs(&model));
     let bar = progress::bar(recipe.steps.into(), cost, json, "steps");
-    let mut log: Vec<StepLog> = Vec::new();
+    let mut journal = Journal::default();
     let mut smooth = None;
-    let parts = training::train(&model, &start, &inputs, &targets, &recipe, |step| {
-        let s = smooth.map_or(step.loss, |s: f64| 0.95 * s + 0.05 * step.loss);
-        smooth = Some(s);
-        bar.set_message(format!("loss {}", decimal(s, 4)));
-        bar.inc(1);
-        log.push(step);
-    })?;
+    let each = |event| {
+        if let Event::Step(step) = event {
+            let s = smooth.map_or(step.loss, |s: f64| 0.95 * s + 0.05 * step.loss);
+            smooth = Some(s);
+            bar.set_message(format!("loss {}  lr {}", decimal(s, 4), decimal(step.lr, 6)));
+            bar.inc(1);
+        }
+        journal.push(event);
+    };
+    let every = args.every.unwrap_or(training::steps_per_epoch(rows, args.batch));
+    let measure = |view: Active<'_>| match &other {
+        Some(data) => measured(&model, &[view], data),
+        None => Ok(Score::default()),
+    };
+    let checks = other.is_some().then_some(Checks { every, patience: args.patience, measure: &measure });
+    let outputs = model.spec().outputs;
+    let trained = match (&data, model.spec().transformer()) {
+        (Data::Lessons(lessons), Some(t)) => {
+            training::train(&model, &start, &Lessons { t, lessons }, &recipe, checks.as_ref(), each)?
+        }
+        (Data::Rows(inputs, targets), _) => {
+            training::train(&model, &start, &Rows { inputs, targets, outputs }, &recipe, checks.as_ref(), each)?
+        }
+        _ => bail!("these data are for another kind of base"),
+    };
     bar.finish_and_clear();
+    let (parts, log) = (trained.parts, &journal.steps);
 
-    let (first, last) = ends(&log);
+    let (first, last) = journal.ends();
     let seen: u64 = log.iter().map(|s| u64::from(s.samples)).sum();
     let name = if args.optimizer == OptimizerName::Sgd { "sgd" } else { "adamw" };
     let notes = json!({
         "optimizer": name,
         "lr": short(recipe.optimizer_lr()),
-        "steps": recipe.steps,
+        "steps": trained.steps,
         "samples": seen,
         "batch": recipe.batch,
         "seed": args.seed,
         "final_loss": short(last),
     });
     meta.insert("base_parameters".to_owned(), parameters(&model).into());
-    meta.insert("training".to_owned(), notes);
+    meta.insert("training".to_owned(), notes.clone());
     let bytes = parts.emit(model.source(), model.head().image, &meta)?;
-    // Both outputs are complete in memory; the log goes first, so that an adapter never stands without it.
+    // All outputs are complete in memory; the log goes first, so that an adapter never stands without it.
     if let Some(path) = &args.log {
-        super::save(path, csv(&log).as_bytes())?;
+        super::save(path, if as_json { journal.json(&notes) } else { journal.csv() }.as_bytes())?;
+    }
+    if let Some(path) = &args.plot {
+        super::save(path, journal.svg(&args.base.display().to_string()).as_bytes())?;
     }
     let size = super::save(&args.output, &bytes)?;
 
     let trainable = parts.records.iter().map(|r| (r.a_len() + r.b_len()) as u64).sum();
-    let human = format!(
+    let mut human = format!(
         "{}: {size}, {} steps, {seen} samples\n{}\nloss {} → {}  {}",
         args.output.display(),
         log.len(),
         trainable_line(trainable, parameters(&model)),
         decimal(first, 4),
         decimal(last, 4),
-        sparkline(&log),
+        journal.sparkline(),
     );
+    let best = journal.best();
+    if let (Some((step, best)), Some((last, score))) = (best, journal.checks.last()) {
+        let told = |s: &Score| match accuracy(s) {
+            Some(a) => format!("loss {}, {a:.2} % right", decimal(s.loss, 4)),
+            None => format!("loss {}", decimal(s.loss, 4)),
+        };
+        human += &format!("\non --eval: {} after step {last}; best {} after step {step}", told(score), told(&best));
+        if args.patience.is_some() {
+            human += &format!("; the adapter is that of step {}", trained.steps);
+        }
+    }
     let json = json!({
         "output": super::shown(&args.output),
         "log": args.log.as_deref().map(super::shown),
@@ -218,6 +276,10 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         "first_loss": first,
         "final_loss": last,
         "losses": log.iter().map(|s| s.loss).collect::<Vec<_>>(),
+        "evaluations": journal.checks.iter().map(|(step, s)| json!({"step": step, "loss": s.loss, "accuracy": accuracy(s)})).collect::<Vec<_>>(),
+        "kept_step": trained.steps,
+        "stopped_early": trained.early,
+        "plot": args.plot.as_deref().map(super::shown),
         "trainable_params": trainable,
         "all_params": trainable + parameters(&model),
         "source": model.source().to_string(),
@@ -241,6 +303,8 @@ fn check(args: &Args) -> Result<()> {
     finite("dropout", args.dropout, (0.0..1.0).contains(&args.dropout), "0 or more, below 1")?;
     ensure!(args.batch > 0, "--batch 0: expected 1 or more samples a step");
     ensure!(args.epochs != Some(0) && args.steps != Some(0), "0 epochs or steps: there is nothing to train");
+    ensure!(args.every != Some(0), "--every 0: expected 1 or more steps");
+    ensure!(args.patience != Some(0), "--patience 0: expected 1 or more looks");
     if let Some(rank) = args.rank {
         ensure!((1..=MAX_RANK).contains(&usize::from(rank)), "--rank {rank}: expected 1 to {MAX_RANK}");
     }
@@ -311,6 +375,36 @@ fn start(args: &Args, model: &Model<'_>) -> Result<(Parts, Map<String, Value>)> 
     Ok((training::fresh(model, rank, scaling, &chosen, Seed(args.seed))?, Map::new()))
 }
 
+/// Roles by name.
+pub(crate) const ROLES: [(&str, Roles); 12] = [
+    ("all", Roles::ALL),
+    ("hidden", Roles::HIDDEN),
+    ("head", Roles::HEAD),
+    ("q", Roles::Q),
+    ("k", Roles::K),
+    ("v", Roles::V),
+    ("o", Roles::O),
+    ("gate", Roles::GATE),
+    ("up", Roles::UP),
+    ("down", Roles::DOWN),
+    ("pooler", Roles::POOLER),
+    ("input", Roles::INPUT),
+];
+
+/// How a model does on data.
+pub(crate) fn measured(model: &Model<'_>, adapters: &[Active<'_>], data: &Data) -> Result<Score> {
+    match (data, model.spec().transformer()) {
+        (Data::Lessons(all), Some(t)) => lessons::measure(model, t, adapters, all, || ()),
+        (Data::Rows(inputs, targets), _) => {
+            let logits = infer::run(model, adapters, &inputs.data, || ())?;
+            let m = metrics::measure(&logits, model.spec().outputs, targets);
+            let answers = m.correct.map_or(inputs.rows() as u64, |c| c.1);
+            Ok(Score { loss: m.loss, answers, right: m.correct.map(|c| c.0) })
+        }
+        _ => bail!("these data are for another kind of base"),
+    }
+}
+
 /// The sites that `--on` names.
 pub(crate) fn chosen(on: &[String], model: &Model<'_>) -> Result<Vec<u16>> {
     let sites = sites(model);
@@ -322,12 +416,19 @@ pub(crate) fn chosen(on: &[String], model: &Model<'_>) -> Result<Vec<u16>> {
         let by_name = sites.iter().position(|s| s.module == *word);
         let matching: Vec<u16> = match (by_name, word.as_str()) {
             (Some(site), _) => vec![site as u16],
-            (None, "all") => (0..sites.len() as u16).collect(),
-            (None, "hidden") => (0..sites.len() as u16).filter(|&s| role(s).meets(Roles::HIDDEN)).collect(),
-            (None, "head") => (0..sites.len() as u16).filter(|&s| role(s).meets(Roles::HEAD)).collect(),
             (None, other) => {
-                let names = name_list(sites.iter().map(|s| s.module.as_str()), 12);
-                bail!("--on {other}: expected all, hidden, head, or a module of the base, which has {names}")
+                let ending = format!(".{other}");
+                let by_end: Vec<u16> =
+                    (0..).zip(&sites).filter(|(_, s)| s.module.ends_with(&ending)).map(|(i, _)| i).collect();
+                match ROLES.iter().find(|(name, _)| *name == other) {
+                    _ if !by_end.is_empty() => by_end,
+                    Some((_, roles)) => (0..sites.len() as u16).filter(|&s| role(s).meets(*roles)).collect(),
+                    None => {
+                        let roles = name_list(ROLES.iter().map(|r| r.0), ROLES.len());
+                        let names = name_list(sites.iter().map(|s| s.module.as_str()), 12);
+                        bail!("--on {other}: expected {roles}, or a module of the base, which has {names}")
+                    }
+                }
             }
         };
         if matching.is_empty() {
@@ -343,30 +444,4 @@ pub(crate) fn chosen(on: &[String], model: &Model<'_>) -> Result<Vec<u16>> {
 /// Six digits: for people, and to keep an image small.
 fn short(x: f64) -> f64 {
     format!("{x:.5e}").parse().unwrap_or(x)
-}
-
-/// The mean loss of the first and of the last tenth.
-fn ends(log: &[StepLog]) -> (f64, f64) {
-    let n = log.len().div_ceil(10);
-    let mean = |part: &[StepLog]| part.iter().map(|s| s.loss).sum::<f64>() / part.len().max(1) as f64;
-    (mean(&log[..n]), mean(&log[log.len() - n..]))
-}
-
-/// The losses in at most 40 steps of eight heights.
-fn sparkline(log: &[StepLog]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let means: Vec<f64> = log
-        .chunks(log.len().div_ceil(40).max(1))
-        .map(|c| c.iter().map(|s| s.loss).sum::<f64>() / c.len() as f64)
-        .collect();
-    let top = means.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-    means.iter().map(|m| BARS[((m / top * 7.99).max(0.0) as usize).min(7)]).collect()
-}
-
-fn csv(log: &[StepLog]) -> String {
-    let mut out = "step,epoch,samples,loss,lr\n".to_owned();
-    for s in log {
-        out += &format!("{},{},{},{},{}\n", s.step, s.epoch, s.samples, s.loss, s.lr);
-    }
-    out
 }

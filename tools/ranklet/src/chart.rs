@@ -7,10 +7,19 @@ use std::fmt::Write;
 pub struct Line {
     /// In the legend.
     pub name: String,
-    /// From x = 1 on.
-    pub values: Vec<f64>,
+    /// (x, y), x rising.
+    pub points: Vec<(f64, f64)>,
     /// A CSS color.
     pub color: &'static str,
+}
+
+impl Line {
+    /// Values at x = 1, 2, ….
+    #[must_use]
+    pub fn of(name: impl Into<String>, values: &[f64], color: &'static str) -> Line {
+        let points = values.iter().enumerate().map(|(i, &v)| ((i + 1) as f64, v)).collect();
+        Line { name: name.into(), points, color }
+    }
 }
 
 /// A picture of lines over the same steps.
@@ -47,15 +56,16 @@ pub fn picture(charts: &[Chart]) -> String {
 
 impl Chart {
     fn draw(&self, out: &mut String, left: f64) {
-        let all = || self.lines.iter().flat_map(|l| &l.values).copied();
-        let steps = self.lines.iter().map(|l| l.values.len()).max().unwrap_or(1);
-        let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
+        let all = || self.lines.iter().flat_map(|l| &l.points).copied().filter(|(_, y)| y.is_finite());
+        let steps = all().map(|(x, _)| x).fold(2.0, f64::max);
+        let (low, high) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), (_, y)| (l.min(y), h.max(y)));
+        let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
         let step = tidy((high - low).max(1e-9) / 5.0);
         let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
         let bottom = TOP + HEIGHT;
         let y = |v: f64| bottom - HEIGHT * (v - low) / (high - low).max(step);
-        let x = |n: usize| left + WIDTH * n as f64 / (steps - 1).max(1) as f64;
-        let _ = writeln!(out, "<text x=\"{left:.1}\" y=\"20\" font-weight=\"bold\">{}</text>", self.title);
+        let x = |step: f64| left + WIDTH * (step - 1.0) / (steps - 1.0);
+        let _ = writeln!(out, "<text x=\"{left:.1}\" y=\"20\" font-weight=\"bold\">{}</text>", escaped(&self.title));
         let mut tick = low;
         while tick <= high + step / 2.0 {
             let (at, right) = (y(tick), left + WIDTH);
@@ -69,9 +79,10 @@ impl Chart {
             );
             tick += step;
         }
-        let every = (tidy(steps as f64 / 6.0).round() as usize).max(1);
-        for n in (0..steps).filter(|n| (n + 1) % every == 0 || *n == 0) {
-            let (at, label) = (x(n), n + 1);
+        let every = tidy(steps / 6.0).round().max(1.0);
+        let labels = (1..=(steps / every) as u64).map(|n| n as f64 * every);
+        for label in std::iter::once(1.0).filter(|_| every > 1.0).chain(labels) {
+            let at = x(label);
             let _ =
                 writeln!(out, "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>", bottom + 16.0);
         }
@@ -83,7 +94,8 @@ impl Chart {
             self.across
         );
         for (n, line) in self.lines.iter().enumerate() {
-            let points = line.values.iter().enumerate().map(|(i, &v)| format!("{:.1},{:.1}", x(i), y(v)));
+            let drawn = line.points.iter().filter(|(_, y)| y.is_finite());
+            let points = drawn.map(|&(step, value)| format!("{:.1},{:.1}", x(step), y(value)));
             let points = points.collect::<Vec<_>>().join(" ");
             let width = if n == 0 { 3.5 } else { 1.4 };
             let style = format!("stroke=\"{}\" stroke-width=\"{width}\"", line.color);
@@ -96,7 +108,7 @@ impl Chart {
                 left + 24.0,
                 left + 30.0,
                 at + 4.0,
-                line.name
+                escaped(&line.name)
             );
         }
     }
@@ -106,4 +118,38 @@ impl Chart {
 fn tidy(x: f64) -> f64 {
     let decade = 10_f64.powf(x.log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|n| n * decade).find(|&n| n >= x * 0.999).unwrap_or(10.0 * decade)
+}
+
+/// Text in XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_drawn_stays_inside() {
+        let lines = vec![
+            Line::of("a < b", &[3.0, f64::INFINITY, 1.0], "#104080"),
+            Line { name: "few".into(), points: vec![(2.0, 2.5)], color: "#c03030" },
+        ];
+        let drawn = picture(&[
+            Chart { title: "t & u".into(), across: "step", lines },
+            Chart { title: String::new(), across: "", lines: vec![] },
+        ]);
+        assert!(
+            drawn.contains("a &lt; b")
+                && drawn.contains("t &amp; u")
+                && !drawn.contains("inf")
+                && !drawn.contains("NaN")
+        );
+        assert_eq!(drawn.matches("<svg").count(), 1);
+    }
+
+    #[test]
+    fn steps_are_tidy() {
+        assert_eq!([0.7, 1.0, 1.3, 3.0, 70.0].map(tidy), [1.0, 1.0, 2.0, 5.0, 100.0]);
+    }
 }

@@ -1,0 +1,174 @@
+//! The loop: epochs, batches, steps; and, between them, a look at data that are not trained on.
+
+use super::material::Material;
+use super::{Recipe, StepLog, with_learner};
+use crate::image::adapter::Parts;
+use crate::lessons::Score;
+use crate::quantize::planes::value;
+use anyhow::{Context, Result, bail};
+use ranklet::fixed::hash::{Purpose, Stream};
+use ranklet::model::{Active, Model, Train};
+use ranklet::train::{Learner, Optimizer, Trainer};
+
+/// A look at other data now and then.
+pub struct Checks<'c> {
+    /// After so many steps.
+    pub every: u32,
+    /// Stop where so many looks in a row find nothing better.
+    pub patience: Option<u32>,
+    /// What is looked at.
+    pub measure: &'c dyn Fn(Active<'_>) -> Result<Score>,
+}
+
+impl std::fmt::Debug for Checks<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checks").field("every", &self.every).field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+/// What is told while it trains.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// A step was made.
+    Step(StepLog),
+    /// Other data were looked at, after so many steps.
+    Check(u32, Score),
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The adapter: with checks and patience the best that was seen, otherwise the last.
+    pub parts: Parts,
+    /// After so many steps.
+    pub steps: u32,
+    /// Whether patience ended it.
+    pub early: bool,
+}
+
+/// Trains; `each` is told of every step and check. Returns the adapter.
+///
+/// # Errors
+/// Samples that the model or the loss does not take; training that diverges, at the first step that shows it.
+pub fn train(
+    model: &Model<'_>,
+    start: &Parts,
+    material: &impl Material,
+    recipe: &Recipe,
+    checks: Option<&Checks<'_>>,
+    mut each: impl FnMut(Event),
+) -> Result<Trained> {
+    let room = match recipe.optimizer.moments() {
+        0 => Train::sgd(),
+        1 => Train::momentum(),
+        _ => Train::adamw(),
+    };
+    let room = if recipe.dropout.is_zero() { room } else { room.dropout() };
+    let mut keeper = Keeper { checks, best: None, since: 0 };
+    let ((steps, early), last) = with_learner(
+        model,
+        start,
+        room,
+        |plan| material.sized(plan),
+        |learner, scratch| {
+            let mut trainer = Trainer::new(model, learner, recipe.optimizer)?
+                .accumulate(recipe.batch)
+                .schedule(recipe.schedule)
+                .dropout(recipe.dropout)?
+                .seed(recipe.seed)
+                .loss(recipe.loss);
+            if let Some(norm) = recipe.clip {
+                trainer = trainer.clip(norm);
+            }
+            let (mut step, mut epoch) = (0, 0);
+            while step < recipe.steps {
+                let order = order(material.len(), epoch, recipe);
+                for batch in order.chunks(recipe.batch as usize) {
+                    if step == recipe.steps {
+                        break;
+                    }
+                    let mut loss = 0.0;
+                    for &row in batch {
+                        let given = material.give(row, &mut trainer, scratch);
+                        given.with_context(|| format!("row {row} of the data"))?;
+                        loss += trainer.step(scratch)?.to_f64() / batch.len() as f64;
+                    }
+                    // The last batch of an epoch may be short: its step is made now. After a full one nothing is pending.
+                    trainer.flush()?;
+                    trainer.step(scratch)?;
+                    step += 1;
+                    if let Some(why) = divergence(loss, trainer.learner()) {
+                        bail!("diverged at step {step}: {why}; lower --lr, or use --clip; nothing was written");
+                    }
+                    let lr = recipe.optimizer.lr().mul(recipe.schedule.factor(step)).to_f64();
+                    each(Event::Step(StepLog { step, epoch, samples: batch.len() as u32, loss, lr }));
+                    if keeper.look(step, step == recipe.steps, trainer.learner(), &mut each)? {
+                        return Ok((step, true));
+                    }
+                }
+                epoch += 1;
+            }
+            Ok((step, false))
+        },
+    )?;
+    let kept = keeper.best.filter(|_| checks.is_some_and(|c| c.patience.is_some()));
+    Ok(match kept {
+        Some((parts, _, steps)) => Trained { parts, steps, early },
+        None => Trained { parts: last, steps, early },
+    })
+}
+
+/// Keeps the best.
+struct Keeper<'c> {
+    checks: Option<&'c Checks<'c>>,
+    /// The adapter, its loss on the other data, and when that was.
+    best: Option<(Parts, f64, u32)>,
+    /// Looks since.
+    since: u32,
+}
+
+impl Keeper<'_> {
+    /// Looks, where it is time to; tells whether patience is over.
+    fn look(&mut self, step: u32, last: bool, learner: &Learner<'_>, each: &mut impl FnMut(Event)) -> Result<bool> {
+        let Some(checks) = self.checks.filter(|c| last || step.is_multiple_of(c.every)) else { return Ok(false) };
+        let score = (checks.measure)(learner.view())?;
+        each(Event::Check(step, score));
+        if self.best.as_ref().is_none_or(|(_, loss, _)| score.loss < *loss) {
+            let (records, high, low) = (learner.records().to_vec(), learner.high().to_vec(), learner.low().to_vec());
+            self.best = Some((Parts { records, high, low }, score.loss, step));
+            self.since = 0;
+            return Ok(false);
+        }
+        self.since += 1;
+        Ok(checks.patience.is_some_and(|p| self.since >= p))
+    }
+}
+
+/// Why training cannot go on. Fixed point saturates where floats become infinite, so nothing else would tell.
+fn divergence(loss: f64, learner: &Learner<'_>) -> Option<String> {
+    if loss.is_nan() || loss > f64::from(f32::MAX) {
+        return Some("the loss is beyond f32".to_owned());
+    }
+    let beyond = |(high, low): (&[i16], &[i16]), exponent: i16| {
+        // |master| < 2^30: below this exponent no value reaches 2^127.
+        exponent >= 98 && high.iter().zip(low).any(|(&h, &l)| !value(h, l, exponent).is_finite())
+    };
+    let (high, low) = (learner.high(), learner.low());
+    let grown = learner.records().iter().find(|r| {
+        beyond((r.a_of(high), r.a_of(low)), r.a_exponent) || beyond((r.b_of(high), r.b_of(low)), r.b_exponent)
+    })?;
+    Some(format!("the pair on layer {} has values beyond f32", grown.site))
+}
+
+/// The order of an epoch's samples: Fisher-Yates over draws of (seed, epoch).
+fn order(rows: usize, epoch: u32, recipe: &Recipe) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows).collect();
+    if recipe.shuffle {
+        let stream = Stream::new(recipe.seed, Purpose::Shuffle, epoch, 0);
+        for i in (1..rows).rev() {
+            let draw = (u64::from(stream.at(i as u32)) * (i as u64 + 1)) >> 32;
+            order.swap(i, draw as usize);
+        }
+    }
+    order
+}
