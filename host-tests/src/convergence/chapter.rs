@@ -89,5 +89,5 @@ pub fn rows() -> [Settings; 2] {
 /// The style's.
 #[must_use]
 pub fn style() -> [Settings; 2] {
-    rules(q!(5e-2), q!(2e-3)).map(|rule| Settings { rule, rank: 4, alpha: 8, batch: 8, steps: 120, claim: 0.005 })
+    rules(q!(5e-2), q!(2e-3)).map(|rule| Settings { rule, rank: 4, alpha: 8, batch: 8, steps: 256, claim: 0.005 })
 }

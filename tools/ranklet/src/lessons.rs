@@ -1,12 +1,12 @@
 //! What a transformer learns from, and is measured on: sequences, each with what is to come of it.
 //!
-//! | head | tensors beside those of [`sequences`](crate::sequences) |
+//! | head | tensors beside those of [`sequences`] |
 //! |---|---|
-//! | classification | `labels` I64 [batch] |
-//! | classification of every token | `labels` I64 [batch, seq], −100 where nothing is told |
-//! | language model | none; or `labels` I64 [batch, seq], −100 where nothing is told, moved by one as transformers does |
-//! | yes or no | `labels` I64 or `targets` F32, [batch, outputs], of 0 and 1 |
-//! | values | `targets` F32 [batch, outputs] |
+//! | classification | `labels` I64 (batch) |
+//! | classification of every token | `labels` I64 (batch, seq), −100 where nothing is told |
+//! | language model | none; or `labels` I64 (batch, seq), −100 where nothing is told, moved by one as transformers does |
+//! | yes or no | `labels` I64 or `targets` F32, (batch, outputs), of 0 and 1 |
+//! | values | `targets` F32 (batch, outputs) |
 
 use crate::checkpoint::Checkpoint;
 use crate::dataset::{self, Targets};

@@ -61,7 +61,7 @@ pub fn measure(outputs: &[f32], width: usize, targets: &Targets) -> Metrics {
     m
 }
 
-/// −log softmax(logits)[class].
+/// −log softmax(logits) of a class.
 #[must_use]
 pub fn cross_entropy(logits: &[f32], class: usize) -> f64 {
     let max = logits.iter().fold(f32::NEG_INFINITY, |m, &z| m.max(z));
