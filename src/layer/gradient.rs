@@ -42,6 +42,16 @@ impl GradScale {
         self.bound == 0
     }
 
+    /// What no magnitude is above.
+    pub(crate) const fn bound(&self) -> u32 {
+        self.bound
+    }
+
+    /// Whether an accumulator can be in this state.
+    pub(crate) const fn is_sound(&self) -> bool {
+        self.bound <= 1 << 31 && self.exponent >= -2 * LIMIT && self.exponent <= 2 * LIMIT
+    }
+
     /// Bits that every magnitude fits in.
     #[must_use]
     pub const fn bits(&self) -> u32 {

@@ -7,6 +7,7 @@
 //! The trainer borrows the adapter mutably and the model immutably: nothing else can learn.
 //!
 //! * [`learner`]: A and B while they learn: masters, gradients, moments, kept activations
+//! * [`checkpoint`]: all of that, written down, so that training goes on bit for bit
 //! * [`loss`]: cross-entropy, binary cross-entropy on logits, mean squared error
 //! * [`optimizer`]: what an optimizer is; [`adamw`], [`sgd`]; [`rule`]: either, chosen at run time
 //! * [`schedule`]: the learning rate over time
@@ -14,6 +15,7 @@
 //! * [`master`], [`moments`]: the number formats of the parameters and of the optimizers' state
 
 pub mod adamw;
+pub mod checkpoint;
 pub mod error;
 pub mod learner;
 pub mod loss;
@@ -29,6 +31,7 @@ mod units;
 mod update;
 
 pub use adamw::AdamW;
+pub use checkpoint::{CheckpointError, RestoreError};
 pub use error::TrainError;
 pub use learner::{Learn, LearnError, Learner};
 pub use loss::{IGNORE, LossKind, SequenceTarget, Target};

@@ -28,6 +28,12 @@ impl TensorState {
     pub const NEW: TensorState =
         TensorState { gradient: GradScale::EMPTY, first: Exp::ZERO.0, second: UNSET, reserved: 0 };
 
+    /// Whether an optimizer can have left this.
+    pub(crate) const fn is_sound(&self) -> bool {
+        let first = self.first == Exp::ZERO.0 || (self.first >= -8192 && self.first <= 8192);
+        first && (self.second == UNSET || (self.second >= -8192 && self.second <= 8192)) && self.reserved == 0
+    }
+
     /// The moments' exponents as before the first step; the gradient's stays.
     pub(crate) fn forget_moments(&mut self) {
         *self = TensorState { gradient: self.gradient, ..TensorState::NEW };

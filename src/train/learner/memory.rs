@@ -11,15 +11,15 @@ use crate::train::moments::TensorState;
 /// The memory of a learner, before it holds an adapter.
 #[derive(Debug)]
 pub struct Learn<'a> {
-    pub(super) train: Train,
-    pub(super) scratch: ScratchLengths,
-    pub(super) records: &'a mut [LoraRecord],
-    pub(super) states: &'a mut [TensorState],
-    pub(super) high: &'a mut [i16],
-    pub(super) low: &'a mut [i16],
-    pub(super) gradient: &'a mut [i32],
-    pub(super) first: &'a mut [i16],
-    pub(super) second: &'a mut [u16],
+    pub(in crate::train) train: Train,
+    pub(in crate::train) scratch: ScratchLengths,
+    pub(in crate::train) records: &'a mut [LoraRecord],
+    pub(in crate::train) states: &'a mut [TensorState],
+    pub(in crate::train) high: &'a mut [i16],
+    pub(in crate::train) low: &'a mut [i16],
+    pub(in crate::train) gradient: &'a mut [i32],
+    pub(in crate::train) first: &'a mut [i16],
+    pub(in crate::train) second: &'a mut [u16],
     pub(super) trace: &'a mut [i16],
     pub(super) trace_exponents: &'a mut [Exp],
     pub(super) gradients: [&'a mut [i16]; 2],
@@ -62,7 +62,7 @@ impl<'a> Learn<'a> {
     }
 
     /// The same buffers, as long as an adapter of so many layers and parameters needs them.
-    pub(super) fn shortened(self, records: usize, parameters: usize) -> Learn<'a> {
+    pub(in crate::train) fn shortened(self, records: usize, parameters: usize) -> Learn<'a> {
         Learn {
             records: shortened(self.records, records),
             states: shortened(self.states, 2 * records),

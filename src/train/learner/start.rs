@@ -186,7 +186,7 @@ impl<'a> Learn<'a> {
         Ok(learner)
     }
 
-    fn start(self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
+    pub(in crate::train) fn start(self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
         let spec = model.spec();
         if let (Some(t), Some(plan)) = (spec.transformer(), &self.plan) {
             let lowest = self.records.first().map_or(u16::MAX, |r| r.site);
