@@ -21,6 +21,7 @@ use crate::infer::SLACK;
 use anyhow::Result;
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
+use ranklet::image::MAX_RANK;
 use ranklet::memory::Workspace;
 use ranklet::model::{Model, Plan, Roles, Train};
 use ranklet::train::{Learner, LossKind, Rule, Schedule};
@@ -38,6 +39,8 @@ pub struct Recipe {
     pub batch: u32,
     /// Optimizer steps.
     pub steps: u32,
+    /// Stop after so many of them, for now.
+    pub stop: u32,
     /// Norm that gradients are clipped to.
     pub clip: Option<Real>,
     /// Of the adapters' inputs.
@@ -97,21 +100,38 @@ pub fn steps_per_epoch(rows: usize, batch: u32) -> u32 {
     rows.div_ceil(batch.max(1) as usize).try_into().unwrap_or(u32::MAX)
 }
 
+/// What training begins with.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'s> {
+    /// An adapter; the optimizer starts anew.
+    Adapter(&'s Parts),
+    /// A checkpoint: everything goes on.
+    Checkpoint(&'s [u8]),
+}
+
 /// Calls `work` with a learner that goes on from `start`, and returns what has become of it.
 fn with_learner<'m, T>(
     model: &Model<'m>,
-    start: &Parts,
+    start: Start<'_>,
     train: Train,
     sized: impl FnOnce(Plan<'m>) -> Plan<'m>,
     work: impl FnOnce(&mut Learner<'_>, &mut ranklet::model::Scratch<'_>) -> Result<T>,
 ) -> Result<(T, Parts)> {
-    let rank = start.records.iter().map(|r| r.rank).max().unwrap_or(1);
+    let rank = match start {
+        Start::Adapter(start) => start.records.iter().map(|r| r.rank).max().unwrap_or(1),
+        Start::Checkpoint(_) => MAX_RANK as u16,
+    };
     let plan = sized(Plan::new(model.bytes())?.train(train.rank(rank).on(Roles::ALL)));
     let mut memory = vec![0; plan.bytes() + SLACK];
     let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan)?;
-    let bytes = start.emit(model.source(), model.head().image, &Map::new())?;
-    let image = ImageFile::of(Path::new("the adapter to start from"), &bytes);
-    let mut learner = learn.resume(model, &image.adapter(model)?)?;
+    let mut learner = match start {
+        Start::Adapter(start) => {
+            let bytes = start.emit(model.source(), model.head().image, &Map::new())?;
+            let image = ImageFile::of(Path::new("the adapter to start from"), &bytes);
+            learn.resume(model, &image.adapter(model)?)?
+        }
+        Start::Checkpoint(bytes) => learn.restore(model, bytes)?,
+    };
     let result = work(&mut learner, &mut scratch)?;
     let (records, high, low) = (learner.records().to_vec(), learner.high().to_vec(), learner.low().to_vec());
     Ok((result, Parts { records, high, low }))

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, ranklet, refusal};
 use ranklet_cli::checkpoint::Checkpoint;
+use ranklet_cli::image::ImageFile;
 use ranklet_cli::save::{Out, safetensors};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -248,4 +249,67 @@ fn refusals_name_what_is_wrong() {
     let long = place.str("long.safetensors");
     let e = refusal(&["train", "--base", &image, "--data", &long, "-o", &out]);
     assert!(e.contains("600 tokens; the base takes 1 to 512"), "{e}");
+}
+
+/// Stopped and gone on: the same A and B, in the middle of an epoch too; with a schedule, dropout and short last batches.
+#[test]
+fn training_that_stops_goes_on() {
+    let place = Place::new();
+    let image = base(&place, "sentiment/base");
+    let (text, tokenizer) = (model("sentiment/tools.tsv"), model("sentiment/base"));
+    let train = |out: &str, more: &[&str]| {
+        let out = place.str(out);
+        let args = [
+            "train",
+            "--base",
+            &image,
+            "--text",
+            &text,
+            "--tokenizer",
+            &tokenizer,
+            "--batch",
+            "7",
+            "--steps",
+            "60",
+            "--lr",
+            "0.003",
+            "--dropout",
+            "0.1",
+            "--schedule",
+            "linear",
+            "--warmup",
+            "5",
+            "--seed",
+            "5",
+            "-o",
+            &out,
+        ];
+        ranklet(&[&args[..], more].concat())
+    };
+    let planes = |name: &str| {
+        let base = ImageFile::open(Path::new(&image)).unwrap();
+        let file = ImageFile::open(&place.path(name)).unwrap();
+        let adapter = file.adapter(&base.model().unwrap()).unwrap();
+        (adapter.high().to_vec(), adapter.low().to_vec())
+    };
+    let fresh = ["--on", "q,v", "--rank", "4"];
+    train("whole.rkl", &fresh).unwrap();
+    let (one, two) = (place.str("one.ckpt"), place.str("two.ckpt"));
+    train("half.rkl", &[&fresh[..], &["--stop", "17", "--checkpoint", &one]].concat()).unwrap();
+    train("more.rkl", &["--resume", &one, "--stop", "46", "--checkpoint", &two]).unwrap();
+    let last = train("end.rkl", &["--resume", &two]).unwrap();
+    assert_eq!(last.json["steps"], 14);
+    assert_ne!(planes("half.rkl"), planes("whole.rkl"));
+    assert!(planes("end.rkl") == planes("whole.rkl"));
+
+    let refused = |more: &[&str], part: &str| {
+        let e = format!("{:#}", train("x.rkl", more).unwrap_err());
+        assert!(e.contains(part) && !place.path("x.rkl").exists(), "{e}");
+    };
+    refused(&["--resume", &two, "--stop", "46"], "nothing to do");
+    refused(&["--resume", &place.str("end.rkl")], "not a checkpoint");
+    let whole = std::fs::read(&two).unwrap();
+    place.write("cut.ckpt", &whole[..whole.len() - 9]);
+    refused(&["--resume", &place.str("cut.ckpt")], "truncated");
+    refused(&["--resume", &two, "--rank", "4"], "--rank");
 }

@@ -12,7 +12,7 @@ use ranklet_cli::dataset;
 use ranklet_cli::image::{ImageFile, adapter::Parts};
 use ranklet_cli::save::Out;
 use ranklet_cli::training::material::Rows;
-use ranklet_cli::training::{self, Recipe};
+use ranklet_cli::training::{self, Recipe, Start};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -209,13 +209,14 @@ fn an_adapter_that_cannot_learn_is_not_trained() {
             schedule: Schedule::Constant,
             batch: 1,
             steps: 1,
+            stop: 1,
             clip: None,
             dropout: Real::ZERO,
             seed: Seed(0),
             loss: LossKind::CrossEntropy,
             shuffle: false,
         };
-        let e = training::train(&model, &parts, &rows, &recipe, None, |_| ()).unwrap_err();
+        let e = training::train(&model, Start::Adapter(&parts), &rows, &recipe, None, |_| ()).unwrap_err();
         assert_eq!(e.downcast::<LearnError>().unwrap(), LearnError::NothingToTrain);
         // But its gradients are known: zeros.
         let count = 3 * inputs.rows();

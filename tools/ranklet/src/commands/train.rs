@@ -4,6 +4,7 @@ use super::data::{Data, DataArgs};
 use crate::adapter::{check_alpha, trainable_line};
 use crate::atomic::identity;
 use crate::dataset;
+use crate::files;
 use crate::image::adapter::Parts;
 use crate::image::{ImageFile, metadata, parameters, sites};
 use crate::infer;
@@ -14,7 +15,7 @@ use crate::progress;
 use crate::report::{Report, decimal};
 use crate::tensor::name_list;
 use crate::training::material::{Lessons, Rows};
-use crate::training::{self, Checks, Event, Recipe};
+use crate::training::{self, Checks, Event, Recipe, Start};
 use anyhow::{Context, Result, bail, ensure};
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
@@ -91,6 +92,12 @@ pub struct Args {
     /// Go on from this adapter, with its rank, alpha and layers.
     #[arg(long, conflicts_with_all = ["rank", "alpha", "on"])]
     pub init: Option<PathBuf>,
+    /// Go on from this checkpoint, as if training had not stopped: with the same data and options, and more --steps or --epochs in all.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["init", "rank", "alpha", "on"])]
+    pub resume: Option<PathBuf>,
+    /// Write a checkpoint at the end: with it --resume goes on bit for bit, on the host or on a device.
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
     /// The rule.
     #[arg(long, value_enum, default_value = "adamw")]
     pub optimizer: OptimizerName,
@@ -112,6 +119,9 @@ pub struct Args {
     /// Optimizer steps, instead of epochs.
     #[arg(long)]
     pub steps: Option<u32>,
+    /// Stop after so many steps, of those above, for now: --checkpoint and --resume take up the rest.
+    #[arg(long, value_name = "STEPS")]
+    pub stop: Option<u32>,
     /// The learning rate over time.
     #[arg(long, value_enum, default_value = "constant")]
     pub schedule: ScheduleName,
@@ -161,8 +171,13 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     check(args)?;
     let mut read = args.source.read();
     read.push(&args.base);
-    read.extend(args.init.as_deref().into_iter().chain(args.eval.as_deref()));
-    let outputs = [("--output", Some(&args.output)), ("--log", args.log.as_ref()), ("--plot", args.plot.as_ref())];
+    read.extend(args.init.as_deref().into_iter().chain(args.resume.as_deref()).chain(args.eval.as_deref()));
+    let outputs = [
+        ("--output", Some(&args.output)),
+        ("--log", args.log.as_ref()),
+        ("--plot", args.plot.as_ref()),
+        ("--checkpoint", args.checkpoint.as_ref()),
+    ];
     let outputs: Vec<_> = outputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
     for (n, (name, path)) in outputs.iter().enumerate() {
         super::check_output(path, &read)?;
@@ -178,7 +193,11 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let data = args.source.open(args.source.path(), &model, loss)?;
     let other = args.eval.as_ref().map(|path| args.source.open(path, &model, loss)).transpose()?;
     let rows = data.len();
-    let (start, mut meta) = start(args, &model)?;
+    let saved =
+        args.resume.as_ref().map(|path| files::read(path).with_context(|| format!("cannot read {}", path.display())));
+    let saved = saved.transpose()?;
+    let (fresh, mut meta) = if saved.is_some() { (Parts::default(), Map::new()) } else { start(args, &model)? };
+    let start = saved.as_deref().map_or(Start::Adapter(&fresh), Start::Checkpoint);
     let recipe = recipe(args, rows, loss);
 
     ensure!(
@@ -192,7 +211,7 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         Data::Lessons(lessons) => longest(lessons).0 as u64,
     };
     let cost = samples.saturating_mul(3 * tokens).saturating_mul(infer::macs(&model));
-    let bar = progress::bar(recipe.steps.into(), cost, json, "steps");
+    let bar = progress::bar(recipe.stop.into(), cost, json, "steps");
     let mut journal = Journal::default();
     let mut smooth = None;
     let each = |event| {
@@ -213,15 +232,21 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let outputs = model.spec().outputs;
     let trained = match (&data, model.spec().transformer()) {
         (Data::Lessons(lessons), Some(t)) => {
-            training::train(&model, &start, &Lessons { t, lessons }, &recipe, checks.as_ref(), each)?
+            training::train(&model, start, &Lessons { t, lessons }, &recipe, checks.as_ref(), each)?
         }
         (Data::Rows(inputs, targets), _) => {
-            training::train(&model, &start, &Rows { inputs, targets, outputs }, &recipe, checks.as_ref(), each)?
+            training::train(&model, start, &Rows { inputs, targets, outputs }, &recipe, checks.as_ref(), each)?
         }
         _ => bail!("these data are for another kind of base"),
     };
     bar.finish_and_clear();
     let (parts, log) = (trained.parts, &journal.steps);
+    if log.is_empty() {
+        bail!(
+            "nothing to do: the checkpoint has made the {} steps that were asked for; give more --steps or --epochs",
+            recipe.steps
+        );
+    }
 
     let (first, last) = journal.ends();
     let seen: u64 = log.iter().map(|s| u64::from(s.samples)).sum();
@@ -241,6 +266,9 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     // All outputs are complete in memory; the log goes first, so that an adapter never stands without it.
     if let Some(path) = &args.log {
         super::save(path, if as_json { journal.json(&notes) } else { journal.csv() }.as_bytes())?;
+    }
+    if let Some(path) = &args.checkpoint {
+        super::save(path, &trained.checkpoint)?;
     }
     if let Some(path) = &args.plot {
         super::save(path, journal.svg(&args.base.display().to_string()).as_bytes())?;
@@ -303,6 +331,7 @@ fn check(args: &Args) -> Result<()> {
     finite("dropout", args.dropout, (0.0..1.0).contains(&args.dropout), "0 or more, below 1")?;
     ensure!(args.batch > 0, "--batch 0: expected 1 or more samples a step");
     ensure!(args.epochs != Some(0) && args.steps != Some(0), "0 epochs or steps: there is nothing to train");
+    ensure!(args.stop != Some(0), "--stop 0: expected 1 or more steps");
     ensure!(args.every != Some(0), "--every 0: expected 1 or more steps");
     ensure!(args.patience != Some(0), "--patience 0: expected 1 or more looks");
     if let Some(rank) = args.rank {
@@ -338,6 +367,7 @@ fn recipe(args: &Args, rows: usize, loss: LossKind) -> Recipe {
         schedule,
         batch: args.batch,
         steps,
+        stop: args.stop.unwrap_or(steps),
         clip: args.clip.map(real),
         dropout: real(args.dropout),
         seed: Seed(args.seed),

@@ -14,7 +14,7 @@ use ranklet::model::adapter::AdapterParts;
 use serde_json::{Map, Value};
 
 /// The parts of an adapter image, owned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Parts {
     /// One a pair.
     pub records: Vec<LoraRecord>,

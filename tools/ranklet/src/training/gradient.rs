@@ -1,6 +1,6 @@
 //! Gradients of A and B, and no step.
 
-use super::with_learner;
+use super::{Start, with_learner};
 use crate::dataset::Inputs;
 use crate::image::ImageFile;
 use crate::image::adapter::Parts;
@@ -45,7 +45,7 @@ pub fn gradients(
     }
     let (gradients, _) = with_learner(
         model,
-        adapter,
+        Start::Adapter(adapter),
         Train::sgd(),
         |plan| plan,
         |learner, scratch| {
@@ -107,7 +107,7 @@ pub fn sequence_gradients(
     let room = Train::sgd().cotangents();
     let (gradients, _) = with_learner(
         model,
-        &learning,
+        Start::Adapter(&learning),
         room,
         |plan| plan.tokens(tokens).source(batch.length),
         |learner, scratch| {

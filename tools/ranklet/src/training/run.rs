@@ -1,7 +1,8 @@
 //! The loop: epochs, batches, steps; and, between them, a look at data that are not trained on.
 
 use super::material::Material;
-use super::{Recipe, StepLog, with_learner};
+use super::{Recipe, Start, StepLog, steps_per_epoch, with_learner};
+use crate::image::Sink;
 use crate::image::adapter::Parts;
 use crate::lessons::Score;
 use crate::quantize::planes::value;
@@ -44,6 +45,8 @@ pub struct Trained {
     pub steps: u32,
     /// Whether patience ended it.
     pub early: bool,
+    /// Where the last step has left everything.
+    pub checkpoint: Vec<u8>,
 }
 
 /// Trains; `each` is told of every step and check. Returns the adapter.
@@ -52,7 +55,7 @@ pub struct Trained {
 /// Samples that the model or the loss does not take; training that diverges, at the first step that shows it.
 pub fn train(
     model: &Model<'_>,
-    start: &Parts,
+    start: Start<'_>,
     material: &impl Material,
     recipe: &Recipe,
     checks: Option<&Checks<'_>>,
@@ -65,7 +68,7 @@ pub fn train(
     };
     let room = if recipe.dropout.is_zero() { room } else { room.dropout() };
     let mut keeper = Keeper { checks, best: None, since: 0 };
-    let ((steps, early), last) = with_learner(
+    let ((steps, early, checkpoint), last) = with_learner(
         model,
         start,
         room,
@@ -80,11 +83,16 @@ pub fn train(
             if let Some(norm) = recipe.clip {
                 trainer = trainer.clip(norm);
             }
-            let (mut step, mut epoch) = (0, 0);
-            while step < recipe.steps {
+            // A checkpoint has come so far; what it has seen of its epoch is not shown again.
+            let per_epoch = steps_per_epoch(material.len(), recipe.batch);
+            let mut step = trainer.learner().steps();
+            let (mut epoch, mut seen) = (step / per_epoch, step % per_epoch);
+            let mut early = false;
+            let stop = recipe.stop.min(recipe.steps);
+            'all: while step < stop {
                 let order = order(material.len(), epoch, recipe);
-                for batch in order.chunks(recipe.batch as usize) {
-                    if step == recipe.steps {
+                for batch in order.chunks(recipe.batch as usize).skip(std::mem::take(&mut seen) as usize) {
+                    if step == stop {
                         break;
                     }
                     let mut loss = 0.0;
@@ -102,19 +110,22 @@ pub fn train(
                     }
                     let lr = recipe.optimizer.lr().mul(recipe.schedule.factor(step)).to_f64();
                     each(Event::Step(StepLog { step, epoch, samples: batch.len() as u32, loss, lr }));
-                    if keeper.look(step, step == recipe.steps, trainer.learner(), &mut each)? {
-                        return Ok((step, true));
+                    if keeper.look(step, step == stop, trainer.learner(), &mut each)? {
+                        early = true;
+                        break 'all;
                     }
                 }
                 epoch += 1;
             }
-            Ok((step, false))
+            let mut out = Sink(vec![]);
+            trainer.learner().checkpoint(&mut out)?;
+            Ok((step, early, out.0))
         },
     )?;
     let kept = keeper.best.filter(|_| checks.is_some_and(|c| c.patience.is_some()));
     Ok(match kept {
-        Some((parts, _, steps)) => Trained { parts, steps, early },
-        None => Trained { parts: last, steps, early },
+        Some((parts, _, steps)) => Trained { parts, steps, early, checkpoint },
+        None => Trained { parts: last, steps, early, checkpoint },
     })
 }
 
