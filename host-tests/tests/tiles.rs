@@ -130,8 +130,8 @@ fn backward(
     let mut dx = Tokens::empty(x.exponents.len(), linear.inputs);
     let lora = from(lora, linear.inputs, first);
     let gradient = g.map(|g| LoraGradient {
-        a: Gradient { values: &mut g.a.0, scale: &mut g.a.1 },
-        b: Gradient { values: &mut g.b.0, scale: &mut g.b.1 },
+        a: Some(Gradient { values: &mut g.a.0, scale: &mut g.a.1 }),
+        b: Some(Gradient { values: &mut g.b.0, scale: &mut g.b.1 }),
     });
     linear
         .backward(

@@ -99,10 +99,10 @@ pub struct Scratch<'a> {
 /// The gradients of one adapter on one layer.
 #[derive(Debug)]
 pub struct LoraGradient<'a> {
-    /// dA, `(rank, inputs)`.
-    pub a: Gradient<'a>,
-    /// dB, `(outputs, rank)`.
-    pub b: Gradient<'a>,
+    /// dA, `(rank, inputs)`, unless A stays.
+    pub a: Option<Gradient<'a>>,
+    /// dB, `(outputs, rank)`, unless B stays.
+    pub b: Option<Gradient<'a>>,
 }
 
 impl<'a> Linear<'a> {
@@ -278,8 +278,8 @@ impl<'a> Linear<'a> {
             if lora.dropout.is_some() {
                 first("scratch.masked", scratch.masked, tokens.min(TILE) * self.inputs)?;
             }
-            exactly("dA", lora.a.len(), g.a.values.len())?;
-            exactly("dB", lora.b.len(), g.b.values.len())?;
+            g.a.as_ref().map_or(Ok(()), |a| exactly("dA", lora.a.len(), a.values.len()))?;
+            g.b.as_ref().map_or(Ok(()), |b| exactly("dB", lora.b.len(), b.values.len()))?;
         }
         let mut dx = dx;
         if let Some(dx) = &mut dx {
@@ -504,19 +504,23 @@ impl Lora<'_> {
         let mut exponents = [Exp::ZERO; TILE];
         let exponents = exponents.get_mut(..tokens).unwrap_or(&mut []);
 
-        for ((x, u), e) in x.blocks().zip(small.chunks_exact_mut(rank)).zip(exponents.iter_mut()) {
-            *e = self.down(layer.inputs, x, u);
+        if let Some(b) = &mut g.b {
+            for ((x, u), e) in x.blocks().zip(small.chunks_exact_mut(rank)).zip(exponents.iter_mut()) {
+                *e = self.down(layer.inputs, x, u);
+            }
+            let u = Tile { mantissas: small, exponents };
+            if let Some(e) = fold(u, dy.exponents, self.scaling.to_parts_16(), folded) {
+                b.add_tile(dy.mantissas, folded, tokens, e);
+            }
         }
-        let u = Tile { mantissas: small, exponents };
-        if let Some(e) = fold(u, dy.exponents, self.scaling.to_parts_16(), folded) {
-            g.b.add_tile(dy.mantissas, folded, tokens, e);
-        }
-        for ((dy, t), e) in dy.blocks().zip(small.chunks_exact_mut(rank)).zip(exponents.iter_mut()) {
-            *e = self.up(dy, t);
-        }
-        let t = Tile { mantissas: small, exponents };
-        if let Some(e) = fold(t, x.exponents, Real::ONE.to_parts_16(), folded) {
-            g.a.add_tile(folded, x.mantissas, tokens, e);
+        if let Some(a) = &mut g.a {
+            for ((dy, t), e) in dy.blocks().zip(small.chunks_exact_mut(rank)).zip(exponents.iter_mut()) {
+                *e = self.up(dy, t);
+            }
+            let t = Tile { mantissas: small, exponents };
+            if let Some(e) = fold(t, x.exponents, Real::ONE.to_parts_16(), folded) {
+                a.add_tile(folded, x.mantissas, tokens, e);
+            }
         }
     }
 }

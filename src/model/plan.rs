@@ -76,6 +76,7 @@ pub struct Train {
     pub(crate) roles: Roles,
     pub(crate) dropout: bool,
     pub(crate) cotangents: bool,
+    pub(crate) only_b: bool,
     pub(crate) update_elements: usize,
 }
 
@@ -92,6 +93,7 @@ impl Train {
             roles: Roles::ALL,
             dropout: false,
             cotangents: false,
+            only_b: false,
             update_elements: UPDATE_ELEMENTS,
         }
     }
@@ -151,6 +153,12 @@ impl Train {
         Train { cotangents: true, ..self }
     }
 
+    /// B alone learns, and A stays as it was drawn (LoRA-FA, arXiv:2308.03303): no gradient and no moments of A.
+    #[must_use]
+    pub const fn only_b(self) -> Train {
+        Train { only_b: true, ..self }
+    }
+
     /// Elements of A or B that the optimizer works on in one unit, at least 1: what bounds the unit that is usually the
     /// longest. Every element takes two turns, one for its moments and one for itself. Default 256. Changes no result.
     #[must_use]
@@ -176,6 +184,8 @@ pub struct LearnLengths {
     pub records: usize,
     /// Elements of all A and B.
     pub parameters: usize,
+    /// Of these, those that learn: they have a gradient.
+    pub learning: usize,
     /// Elements of the first moment.
     pub first_moment: usize,
     /// Elements of the second moment.
@@ -358,7 +368,7 @@ impl<'a> Plan<'a> {
         carved_bytes::<LoraRecord>(l.records)
             + carved_bytes::<[u32; 4]>(2 * l.records) // TensorState
             + 2 * carved_bytes::<i16>(l.parameters)
-            + carved_bytes::<i32>(l.parameters)
+            + carved_bytes::<i32>(l.learning)
             + carved_bytes::<i16>(l.first_moment)
             + carved_bytes::<u16>(l.second_moment)
             + carved_bytes::<i16>(l.trace)
@@ -446,12 +456,13 @@ impl<'a> Plan<'a> {
         let Some(train) = self.train else {
             return None;
         };
-        let (mut records, mut parameters, mut trace) = (0, 0, self.spec.outputs);
+        let (mut records, mut parameters, mut learning, mut trace) = (0, 0, 0, self.spec.outputs);
         let mut site = 0;
         while let Some(l) = self.linear(site) {
             if l.role.meets(train.roles) {
                 records += 1;
                 parameters += train.rank as usize * (l.inputs + l.outputs);
+                learning += train.rank as usize * if train.only_b { l.outputs } else { l.inputs + l.outputs };
             }
             trace += l.inputs;
             site += 1;
@@ -459,8 +470,9 @@ impl<'a> Plan<'a> {
         let lengths = LearnLengths {
             records,
             parameters,
-            first_moment: if train.moments >= 1 { parameters } else { 0 },
-            second_moment: if train.moments >= 2 { parameters } else { 0 },
+            learning,
+            first_moment: if train.moments >= 1 { learning } else { 0 },
+            second_moment: if train.moments >= 2 { learning } else { 0 },
             trace,
             trace_exponents: self.spec.linears as usize + 1,
             gradient: self.widest(),

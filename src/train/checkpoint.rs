@@ -6,7 +6,7 @@
 //! ```text
 //! offset  0: "RKLTRAIN"        8: version u16, optimizer u8, zero u8          12: records u32, parameters u32
 //!        20: first moments u32, second moments u32        28: samples u32, steps u32, moment steps u32, pending samples u32
-//!        44: source fingerprint, 16 bytes                 60: zero u32
+//!        44: source fingerprint, 16 bytes                 60: gradient elements u32
 //!        64: records; states, 16 bytes a tensor; high i16, low i16, gradient i32, first i16, second u16, an element each
 //!        then CRC-32 of everything before it
 //! ```
@@ -122,7 +122,7 @@ impl Learner<'_> {
         HEADER
             + size_of_val::<[LoraRecord]>(self.records)
             + size_of_val::<[TensorState]>(self.states)
-            + 8 * self.high.len()
+            + 4 * (self.high.len() + self.gradient.len())
             + 2 * (self.first.len() + self.second.len())
             + CRC_BYTES
     }
@@ -147,7 +147,7 @@ impl Learner<'_> {
             out.put(&count.to_le_bytes())?;
         }
         out.put(&self.source().0)?;
-        out.put(&[0; 4])?;
+        out.put(&(self.gradient.len() as u32).to_le_bytes())?;
         out.put(self.records.as_bytes())?;
         out.put(self.states.as_bytes())?;
         out.put(self.high.as_bytes())?;
@@ -216,9 +216,9 @@ impl<'a> Learn<'a> {
         let [samples, steps, moment_steps, pending] = [(); 4].map(|()| parts.u32());
         let mut source = Fingerprint::default();
         source.0.iter_mut().zip(parts.take(16)).for_each(|(to, &b)| *to = b);
-        parts.take(4);
+        let learning = parts.u32() as usize;
         let states = records as u64 * (size_of::<LoraRecord>() + 2 * size_of::<TensorState>()) as u64;
-        let elements = 8 * parameters as u64 + 2 * (first as u64 + second as u64);
+        let elements = 4 * (parameters as u64 + learning as u64) + 2 * (first as u64 + second as u64);
         let expected = usize::try_from((HEADER + CRC_BYTES) as u64 + states + elements).unwrap_or(usize::MAX);
         if bytes.len() != expected {
             return Err(RestoreError::Length { expected, found: bytes.len() });
@@ -236,9 +236,9 @@ impl<'a> Learn<'a> {
         if needed.0 > available.0 || needed.1 > available.1 {
             return Err(RestoreError::Learn(LearnError::TooLarge { needed, available }));
         }
-        let this = self.shortened(records, parameters);
+        let this = self.shortened(records, parameters, learning);
         let (needed, found) = ((first, second), (this.first.len(), this.second.len()));
-        if needed != found {
+        if needed != found || this.gradient.len() != learning {
             return Err(RestoreError::Learn(LearnError::Plan { needed, found }));
         }
         // The records, before anything that they say is believed.
@@ -257,7 +257,8 @@ impl<'a> Learn<'a> {
             }
             at += r.a_len() + r.b_len();
         }
-        if at != parameters {
+        let learns: usize = this.records.iter().map(LoraRecord::b_len).sum();
+        if at != parameters || learning != if this.train.only_b { learns } else { at } {
             return Err(RestoreError::Contents);
         }
         let mut learner = this.start(model).map_err(RestoreError::Learn)?;

@@ -65,6 +65,38 @@ pub struct Learner<'a> {
     pub(crate) mask: Mask,
 }
 
+/// One of the two matrices of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Half {
+    /// `(rank, inputs)`.
+    A,
+    /// `(outputs, rank)`.
+    B,
+}
+
+/// Why what learns cannot be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ChooseError {
+    /// A sample is half done: finish it first.
+    Busy,
+    /// Nothing would learn.
+    Nothing,
+}
+
+impl core::fmt::Display for ChooseError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            ChooseError::Busy => write!(f, "a sample is half done; advance until there is no more, then choose"),
+            ChooseError::Nothing => write!(f, "of what was chosen nothing has a pair: nothing would learn"),
+        }
+    }
+}
+
+impl core::error::Error for ChooseError {}
+
 /// A sequence under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Under {
@@ -129,13 +161,15 @@ impl Learner<'_> {
     }
 
     /// The gradient accumulators of record `index`, A's and B's: values and their exponent. They are emptied by each
-    /// optimizer step; `None` where there is no such record.
+    /// optimizer step; none of a tensor without room for one. `None` where there is no such record.
     #[must_use]
     pub fn gradient(&self, index: usize) -> Option<[(&[i32], i32); 2]> {
-        let r = self.records.get(index)?;
-        let a = self.states.get(2 * index)?.gradient.exponent();
-        let b = self.states.get(2 * index + 1)?.gradient.exponent();
-        Some([(r.a_of(self.gradient), a), (r.b_of(self.gradient), b)])
+        let _ = self.records.get(index)?;
+        let of = |tensor: usize| {
+            let range = parts::learned(self.records, tensor, self.train.only_b).unwrap_or(0..0);
+            Some((self.gradient.get(range)?, self.states.get(tensor)?.gradient.exponent()))
+        };
+        Some([of(2 * index)?, of(2 * index + 1)?])
     }
 
     /// Sets A and B of record `index` from 32-bit values: `value = v · 2^exponent`. For tests and converters that want
@@ -190,9 +224,48 @@ impl Learner<'_> {
         }
     }
 
-    /// The first layer that has an adapter: below it nothing needs a gradient.
+    /// Chooses what learns from now on: of every layer A, B, both or neither. All others stay as they are, and are used as before;
+    /// backward ends at the lowest that learns. What was accumulated for those that stay is dropped, their moments are kept.
+    /// Where the plan is for B alone, A stays whatever is chosen.
+    ///
+    /// ```
+    /// # use ranklet::train::{ChooseError, Half, Learner};
+    /// # fn f(learner: &mut Learner<'_>) -> Result<(), ChooseError> {
+    /// learner.choose(|site, _| site >= 28)?; // the upper blocks
+    /// learner.choose(|_, half| half == Half::B)?; // B everywhere
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ChooseError::Busy`] in the middle of a sample; [`ChooseError::Nothing`] where nothing would learn. Nothing changes then.
+    pub fn choose(&mut self, learns: impl Fn(u16, Half) -> bool) -> Result<(), ChooseError> {
+        if self.phase != Phase::Idle {
+            return Err(ChooseError::Busy);
+        }
+        let only_b = self.train.only_b;
+        let chosen = |r: &LoraRecord, half| learns(r.site, half) && !(only_b && half == Half::A);
+        if !self.records.iter().any(|r| chosen(r, Half::A) || chosen(r, Half::B)) {
+            return Err(ChooseError::Nothing);
+        }
+        for index in 0..self.tensors() {
+            let half = if index.is_multiple_of(2) { Half::A } else { Half::B };
+            let learns = self.records.get(index / 2).is_some_and(|r| chosen(r, half));
+            if let Some(mut t) = self.tensor(index) {
+                t.state.set_learns(learns);
+                if !learns {
+                    t.clear_gradient();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first layer that learns: below it nothing needs a gradient.
     pub(crate) fn lowest_site(&self) -> u16 {
-        self.records.first().map_or(u16::MAX, |r| r.site)
+        let learns = |states: &[TensorState]| states.iter().any(TensorState::learns);
+        let lowest = self.records.iter().zip(self.states.chunks(2)).find(|(_, states)| learns(states));
+        lowest.map_or(u16::MAX, |(r, _)| r.site)
     }
 
     /// The mask of the sample under way at one site.

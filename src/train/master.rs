@@ -56,7 +56,14 @@ impl Master<'_> {
     /// Replaces all masters by `values · 2^exponent`, normalized; half to even where bits are dropped. What would need an
     /// exponent below −1024 becomes 0, what would need one above 1024 gets that.
     pub fn set(&mut self, values: &[i32], exponent: i32) {
-        let union = values.iter().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
+        self.set_by(exponent, |i| values.get(i).copied().unwrap_or(0));
+    }
+
+    /// The same with values that are told by their index, as often as they are asked for.
+    pub fn set_by(&mut self, exponent: i32, value: impl Fn(usize) -> i32) {
+        let values = || (0..self.high.len()).map(&value);
+        let union = values().fold(0_u64, |u, v| u | u64::from(v.unsigned_abs()));
+        let peak = values().map(i32::unsigned_abs).max().unwrap_or(0);
         // Far below anything a sum could notice; and what an image may not hold.
         let peak_exponent = exponent.saturating_add(bit_length(union) as i32 - PEAK_BITS);
         if union == 0 || peak_exponent < -MAX_EXPONENT {
@@ -67,12 +74,11 @@ impl Master<'_> {
         }
         let mut shift = bit_length(union) as i32 - PEAK_BITS;
         // Rounding may carry the peak to 2^30 exactly: one more.
-        let peak = values.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0);
         if shift > 0 && shift_half_even(i64::from(peak), shift) >> PEAK_BITS != 0 {
             shift += 1;
         }
-        for ((h, l), &v) in self.high.iter_mut().zip(self.low.iter_mut()).zip(values) {
-            (*h, *l) = split(shift_half_even(i64::from(v), shift) as i32);
+        for (i, (h, l)) in self.high.iter_mut().zip(self.low.iter_mut()).enumerate() {
+            (*h, *l) = split(shift_half_even(i64::from(value(i)), shift) as i32);
         }
         *self.exponent = Exp::saturating(exponent.saturating_add(shift).min(MAX_EXPONENT)).0;
     }

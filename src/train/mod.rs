@@ -33,7 +33,7 @@ mod update;
 pub use adamw::AdamW;
 pub use checkpoint::{CheckpointError, RestoreError};
 pub use error::TrainError;
-pub use learner::{Learn, LearnError, Learner};
+pub use learner::{ChooseError, Half, Learn, LearnError, Learner};
 pub use loss::{IGNORE, LossKind, SequenceTarget, Target};
 pub use optimizer::Optimizer;
 pub use rule::Rule;

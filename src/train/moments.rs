@@ -20,23 +20,33 @@ pub struct TensorState {
     pub(crate) first: i16,
     /// Exponent that is added to the minifloat's own; the smallest there is while nothing is stored.
     pub(crate) second: i16,
-    reserved: u32,
+    /// Whether it stays as it is.
+    frozen: u32,
 }
 
 impl TensorState {
     /// The state before the first step.
     pub const NEW: TensorState =
-        TensorState { gradient: GradScale::EMPTY, first: Exp::ZERO.0, second: UNSET, reserved: 0 };
+        TensorState { gradient: GradScale::EMPTY, first: Exp::ZERO.0, second: UNSET, frozen: 0 };
+
+    /// Whether the tensor learns.
+    pub(crate) const fn learns(&self) -> bool {
+        self.frozen == 0
+    }
+
+    pub(crate) fn set_learns(&mut self, learns: bool) {
+        self.frozen = u32::from(!learns);
+    }
 
     /// Whether an optimizer can have left this.
     pub(crate) const fn is_sound(&self) -> bool {
         let first = self.first == Exp::ZERO.0 || (self.first >= -8192 && self.first <= 8192);
-        first && (self.second == UNSET || (self.second >= -8192 && self.second <= 8192)) && self.reserved == 0
+        first && (self.second == UNSET || (self.second >= -8192 && self.second <= 8192)) && self.frozen <= 1
     }
 
     /// The moments' exponents as before the first step; the gradient's stays.
     pub(crate) fn forget_moments(&mut self) {
-        *self = TensorState { gradient: self.gradient, ..TensorState::NEW };
+        *self = TensorState { gradient: self.gradient, frozen: self.frozen, ..TensorState::NEW };
     }
 }
 

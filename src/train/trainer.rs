@@ -374,11 +374,11 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             return;
         };
         let sum = match self.learner.tensor(tensor) {
-            Some(t) => {
+            Some(t) if t.state.learns() => {
                 let scale = t.state.gradient;
                 sum.add(sum_of_squares(t.gradient, scale.exponent(), scale.bits()))
             }
-            None => sum,
+            _ => sum,
         };
         self.learner.phase = if tensor + 1 < self.learner.tensors() {
             Phase::Norm { tensor: tensor + 1, sum }
@@ -401,7 +401,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             dither: Stream::new(self.seed, Purpose::Dither, steps, tensor as u32),
         };
         let elements = self.learner.train.update_elements;
-        if let Some(mut t) = self.learner.tensor(tensor) {
+        if let Some(mut t) = self.learner.tensor(tensor).filter(|t| t.state.learns()) {
             let turn = turn.advance(&self.optimizer, &mut t, &step, elements);
             if turn != Turn::Done {
                 self.learner.phase = Phase::Update { tensor, factor, turn };

@@ -50,7 +50,7 @@ impl<'a> Learn<'a> {
             states: from.carve(2 * l.records),
             high: from.carve(l.parameters),
             low: from.carve(l.parameters),
-            gradient: from.carve(l.parameters),
+            gradient: from.carve(l.learning),
             first: from.carve(l.first_moment),
             second: from.carve(l.second_moment),
             trace: from.carve(l.trace),
@@ -61,16 +61,16 @@ impl<'a> Learn<'a> {
         }
     }
 
-    /// The same buffers, as long as an adapter of so many layers and parameters needs them.
-    pub(in crate::train) fn shortened(self, records: usize, parameters: usize) -> Learn<'a> {
+    /// The same buffers, as long as an adapter of so many layers and parameters needs them, so many of which learn.
+    pub(in crate::train) fn shortened(self, records: usize, parameters: usize, learning: usize) -> Learn<'a> {
         Learn {
             records: shortened(self.records, records),
             states: shortened(self.states, 2 * records),
             high: shortened(self.high, parameters),
             low: shortened(self.low, parameters),
-            gradient: shortened(self.gradient, parameters),
-            first: shortened(self.first, parameters),
-            second: shortened(self.second, parameters),
+            gradient: shortened(self.gradient, learning),
+            first: shortened(self.first, learning),
+            second: shortened(self.second, learning),
             ..self
         }
     }

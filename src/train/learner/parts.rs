@@ -9,6 +9,7 @@ use crate::model::Active;
 use crate::train::master::Master;
 use crate::train::moments::TensorState;
 use crate::train::update::Tensor;
+use core::ops::Range;
 
 impl Learner<'_> {
     /// Number of tensors: A and B of every record.
@@ -18,16 +19,18 @@ impl Learner<'_> {
 
     /// Tensor `index`: A of record index/2, or B where it is odd.
     pub(crate) fn tensor(&mut self, index: usize) -> Option<Tensor<'_>> {
+        let learned = learned(self.records, index, self.train.only_b);
         let r = self.records.get_mut(index / 2)?;
         let (at, len) =
             if index.is_multiple_of(2) { (r.a_offset as usize, r.a_len()) } else { (r.b_offset as usize, r.b_len()) };
         let exponent = if index.is_multiple_of(2) { &mut r.a_exponent } else { &mut r.b_exponent };
         let range = at..at.checked_add(len)?;
+        let learned = learned.unwrap_or(0..0);
         Some(Tensor {
-            master: Master { high: self.high.get_mut(range.clone())?, low: self.low.get_mut(range.clone())?, exponent },
-            gradient: self.gradient.get_mut(range.clone())?,
-            first: self.first.get_mut(range.clone()).unwrap_or_default(),
-            second: self.second.get_mut(range).unwrap_or_default(),
+            master: Master { high: self.high.get_mut(range.clone())?, low: self.low.get_mut(range)?, exponent },
+            gradient: self.gradient.get_mut(learned.clone())?,
+            first: self.first.get_mut(learned.clone()).unwrap_or_default(),
+            second: self.second.get_mut(learned).unwrap_or_default(),
             state: self.states.get_mut(index)?,
         })
     }
@@ -45,7 +48,12 @@ impl Learner<'_> {
     pub(crate) fn lesson_parts(&mut self) -> LessonParts<'_> {
         LessonParts {
             view: Active::new(self.records, self.high, self.source),
-            gradients: Gradients { records: self.records, states: self.states, values: self.gradient },
+            gradients: Gradients {
+                records: self.records,
+                states: self.states,
+                values: self.gradient,
+                only_b: self.train.only_b,
+            },
             work: self.work,
         }
     }
@@ -53,7 +61,8 @@ impl Learner<'_> {
     /// The parts that backward of one layer needs: the record on `site` with its high plane's view, its gradients, the
     /// trace and the gradient vectors.
     pub(crate) fn backward_parts(&mut self, site: u16) -> BackwardParts<'_> {
-        let all = Gradients { records: self.records, states: self.states, values: self.gradient };
+        let only_b = self.train.only_b;
+        let all = Gradients { records: self.records, states: self.states, values: self.gradient, only_b };
         let gradient = all.into_one(site);
         let [g0, g1] = &mut self.gradients;
         BackwardParts {
@@ -79,27 +88,42 @@ pub(crate) struct Gradients<'p> {
     pub(crate) records: &'p [LoraRecord],
     pub(crate) states: &'p mut [TensorState],
     pub(crate) values: &'p mut [i32],
+    pub(crate) only_b: bool,
 }
 
 impl<'p> Gradients<'p> {
     /// Whether a layer learns.
     pub(crate) fn learns(&self, site: u16) -> bool {
-        self.records.binary_search_by_key(&site, |r| r.site).is_ok()
+        let index = self.records.binary_search_by_key(&site, |r| r.site).ok();
+        let states = index.and_then(|i| self.states.get(2 * i..2 * i + 2));
+        states.is_some_and(|states| states.iter().any(TensorState::learns))
     }
 
     /// Those of one layer, if it learns.
     pub(crate) fn of(&mut self, site: u16) -> Option<LoraGradient<'_>> {
-        Gradients { records: self.records, states: self.states, values: self.values }.into_one(site)
+        let only_b = self.only_b;
+        Gradients { records: self.records, states: self.states, values: self.values, only_b }.into_one(site)
     }
 
     fn into_one(self, site: u16) -> Option<LoraGradient<'p>> {
         let index = self.records.binary_search_by_key(&site, |r| r.site).ok()?;
-        let r = self.records.get(index)?;
-        let (a, b) = two_ranges(self.values, (r.a_offset, r.a_len()), (r.b_offset, r.b_len()))?;
         let [sa, sb] = self.states.get_mut(2 * index..2 * index + 2)? else { return None };
+        let of = |half: usize, state: &TensorState| {
+            learned(self.records, 2 * index + half, self.only_b).filter(|_| state.learns())
+        };
+        let (a, b) = (of(0, sa), of(1, sb));
+        let (a, b) = match (a, b) {
+            (None, None) => return None,
+            (Some(a), Some(b)) => {
+                let [a, b] = self.values.get_disjoint_mut([a, b]).ok()?;
+                (Some(a), Some(b))
+            }
+            (Some(a), None) => (self.values.get_mut(a), None),
+            (None, Some(b)) => (None, self.values.get_mut(b)),
+        };
         Some(LoraGradient {
-            a: Gradient { values: a, scale: &mut sa.gradient },
-            b: Gradient { values: b, scale: &mut sb.gradient },
+            a: a.map(|values| Gradient { values, scale: &mut sa.gradient }),
+            b: b.map(|values| Gradient { values, scale: &mut sb.gradient }),
         })
     }
 }
@@ -120,9 +144,15 @@ pub(crate) struct BackwardParts<'p> {
     pub(crate) gradients: [&'p mut [i16]; 2],
 }
 
-/// Two disjoint ranges of a buffer, in either order.
-fn two_ranges<T>(buffer: &mut [T], a: (u32, usize), b: (u32, usize)) -> Option<(&mut [T], &mut [T])> {
-    let range = |(at, len): (u32, usize)| Some(at as usize..(at as usize).checked_add(len)?);
-    let [a, b] = buffer.get_disjoint_mut([range(a)?, range(b)?]).ok()?;
-    Some((a, b))
+/// Where the gradient and the moments of a tensor are, among those of the ones that have any.
+pub(super) fn learned(records: &[LoraRecord], tensor: usize, only_b: bool) -> Option<Range<usize>> {
+    let index = tensor / 2;
+    let r = records.get(index)?;
+    if !only_b {
+        let (at, len) =
+            if tensor.is_multiple_of(2) { (r.a_offset as usize, r.a_len()) } else { (r.b_offset as usize, r.b_len()) };
+        return Some(at..at.checked_add(len)?);
+    }
+    let at = records.get(..index)?.iter().map(LoraRecord::b_len).sum::<usize>();
+    (!tensor.is_multiple_of(2)).then(|| at..at + r.b_len())
 }

@@ -2,6 +2,7 @@
 
 use super::{Learn, Learner, Mask, Under};
 use crate::fixed::hash::{Purpose, Seed, Stream};
+use crate::fixed::rounding::shift_right_half_even;
 use crate::fixed::{Exp, Real};
 use crate::image::{LoraRecord, MAX_RANK};
 use crate::model::adapter::check_records;
@@ -169,7 +170,9 @@ impl<'a> Learn<'a> {
             return Err(LearnError::TooLarge { needed, available });
         }
         check_records(model, adapter.records(), adapter.high().len()).map_err(LearnError::Adapter)?;
-        let this = self.shortened(needed.0, needed.1);
+        let learns = |r: &LoraRecord| r.b_len() + if self.train.only_b { 0 } else { r.a_len() };
+        let learning = adapter.records().iter().map(learns).sum();
+        let this = self.shortened(needed.0, needed.1, learning);
         // Laid out anew, densely: whatever offsets the image has, no two tensors share an element here.
         let mut at = 0;
         for (mine, theirs) in this.records.iter_mut().zip(adapter.records()) {
@@ -210,6 +213,9 @@ impl<'a> Learn<'a> {
         self.first.fill(0);
         self.second.fill(0);
         self.states.fill(TensorState::NEW);
+        if self.train.only_b {
+            self.states.iter_mut().step_by(2).for_each(|a| a.set_learns(false));
+        }
         Learner {
             train: self.train,
             scratch: self.scratch,
@@ -244,12 +250,10 @@ impl Learner<'_> {
     /// Sets a tensor from the planes of an image, whose bytes may be any: normalized, so that later sums fit.
     fn copy(&mut self, tensor: usize, high: &[i16], low: &[i16], exponent: i16) {
         let Some(mut t) = self.tensor(tensor) else { return };
-        for ((g, &h), &l) in t.gradient.iter_mut().zip(high).zip(low) {
-            let wide = i64::from(h) * 65536 + i64::from(l);
-            *g = wide.clamp(-i64::from(i32::MAX), i64::from(i32::MAX)) as i32;
-        }
-        t.master.set(t.gradient, i32::from(exponent));
-        t.gradient.fill(0);
+        t.master.set_by(i32::from(exponent), |i| {
+            let half = |plane: &[i16]| i64::from(plane.get(i).copied().unwrap_or(0));
+            (half(high) * 65536 + half(low)).clamp(-i64::from(i32::MAX), i64::from(i32::MAX)) as i32
+        });
     }
 
     fn initialize(&mut self, index: usize, seed: Seed) {
@@ -258,15 +262,13 @@ impl Learner<'_> {
         let bound = Real::int(i64::from(inputs)).rsqrt();
         let stream = Stream::new(seed, Purpose::Init, 0, u32::from(site));
         if let Some(mut t) = self.tensor(2 * index) {
-            for (i, g) in t.gradient.iter_mut().enumerate() {
+            t.master.set_by(bound.exponent() + 1, |i| {
                 let h = i64::from((stream.at(i as u32) as i32) >> 1);
-                *g = crate::fixed::rounding::shift_right_half_even(h * i64::from(bound.mantissa()), 31) as i32;
-            }
-            t.master.set(t.gradient, bound.exponent() + 1);
-            t.gradient.fill(0);
+                shift_right_half_even(h * i64::from(bound.mantissa()), 31) as i32
+            });
         }
         if let Some(mut t) = self.tensor(2 * index + 1) {
-            t.master.set(t.gradient, 0); // all zero
+            t.master.set(&[], 0); // all zero
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct Recipe {
     pub seed: Seed,
     /// What is minimised.
     pub loss: LossKind,
+    /// Whether B alone learns.
+    pub only_b: bool,
     /// Whether each epoch has an order of its own, drawn from the seed; otherwise the file's.
     pub shuffle: bool,
 }

@@ -294,6 +294,13 @@ fn training_that_stops_goes_on() {
     };
     let fresh = ["--on", "q,v", "--rank", "4"];
     train("whole.rkl", &fresh).unwrap();
+    // B alone: another adapter, whose A is the one that was drawn.
+    let mut start = vec![];
+    for steps in ["1", "60"] {
+        let report = train("b.rkl", &[&fresh[..], &["--only-b", "--stop", steps]].concat()).unwrap();
+        start.push((planes("b.rkl"), report.json["final_loss"].as_f64().unwrap()));
+    }
+    assert!(start[1].1 < start[0].1 && start[0].0 != start[1].0);
     let (one, two) = (place.str("one.ckpt"), place.str("two.ckpt"));
     train("half.rkl", &[&fresh[..], &["--stop", "17", "--checkpoint", &one]].concat()).unwrap();
     train("more.rkl", &["--resume", &one, "--stop", "46", "--checkpoint", &two]).unwrap();

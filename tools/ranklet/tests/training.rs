@@ -215,6 +215,7 @@ fn an_adapter_that_cannot_learn_is_not_trained() {
             seed: Seed(0),
             loss: LossKind::CrossEntropy,
             shuffle: false,
+            only_b: false,
         };
         let e = training::train(&model, Start::Adapter(&parts), &rows, &recipe, None, |_| ()).unwrap_err();
         assert_eq!(e.downcast::<LearnError>().unwrap(), LearnError::NothingToTrain);

@@ -65,8 +65,8 @@ pub(super) fn adapter<B: Board>(
     let x = black_box(Tile { mantissas: x, exponents: x_exponents });
     let dy = black_box(Tile { mantissas: dy, exponents: dy_exponents });
     let gradient = black_box(Some(LoraGradient {
-        a: Gradient { values: a, scale: &mut a_scale },
-        b: Gradient { values: b, scale: &mut b_scale },
+        a: Some(Gradient { values: a, scale: &mut a_scale }),
+        b: Some(Gradient { values: b, scale: &mut b_scale }),
     }));
     let mut scratch = black_box(Scratch { acc, vector, rank, masked: &mut [] });
     let (done, instructions) =

@@ -61,6 +61,9 @@ pub struct Args {
     /// Layers that are trained, by their roles, separated by commas: all, head, hidden; q, k, v, o, up, gate, down, pooler, input.
     #[arg(long, default_value = "all", requires = "train")]
     pub on: String,
+    /// B alone is trained: no gradient and no moments of A.
+    #[arg(long, requires = "train")]
+    pub only_b: bool,
     /// Room for dropout.
     #[arg(long, requires = "train")]
     pub dropout: bool,
@@ -206,6 +209,7 @@ fn training(args: &Args) -> Result<Option<Train>> {
         }
     }
     let train = train.rank(args.rank).on(roles);
+    let train = if args.only_b { train.only_b() } else { train };
     Ok(Some(if args.dropout { train.dropout() } else { train }))
 }
 

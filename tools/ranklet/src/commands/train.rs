@@ -89,6 +89,9 @@ pub struct Args {
     /// or module names, or the ends of such, as PEFT's target_modules [default: all].
     #[arg(long, value_delimiter = ',')]
     pub on: Vec<String>,
+    /// B alone learns, and A stays as it was drawn: less to remember, a little less to learn.
+    #[arg(long)]
+    pub only_b: bool,
     /// Go on from this adapter, with its rank, alpha and layers.
     #[arg(long, conflicts_with_all = ["rank", "alpha", "on"])]
     pub init: Option<PathBuf>,
@@ -373,6 +376,7 @@ fn recipe(args: &Args, rows: usize, loss: LossKind) -> Recipe {
         seed: Seed(args.seed),
         loss,
         shuffle: !args.no_shuffle,
+        only_b: args.only_b,
     }
 }
 

@@ -67,6 +67,7 @@ pub fn train(
         _ => Train::adamw(),
     };
     let room = if recipe.dropout.is_zero() { room } else { room.dropout() };
+    let room = if recipe.only_b { room.only_b() } else { room };
     let mut keeper = Keeper { checks, best: None, since: 0 };
     let ((steps, early, checkpoint), last) = with_learner(
         model,
