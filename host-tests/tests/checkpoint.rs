@@ -100,6 +100,37 @@ fn training_goes_on_bit_for_bit_from_anywhere() {
     }
 }
 
+/// Where every sample makes a step there is nothing accumulated to be written.
+#[test]
+fn a_checkpoint_of_immediate_steps_is_shorter() {
+    let file = file();
+    let model = file.model().expect("a model");
+    let run = |plan: &Plan<'_>, from: Option<&[u8]>, samples: std::ops::Range<u32>| {
+        let mut bytes = memory(plan);
+        let (mut scratch, learn) = Workspace::new(&mut bytes).split(plan).expect("planned");
+        let learner = match from {
+            Some(saved) => learn.restore(&model, saved).expect("a checkpoint"),
+            None => learn.fresh(&model, Seed(3)).expect("a learner"),
+        };
+        let mut learner = learner;
+        let mut trainer = Trainer::new(&model, &mut learner, AdamW::DEFAULT).expect("a trainer");
+        for n in samples {
+            let ids: [u32; 8] = std::array::from_fn(|i| (n * 7 + i as u32 * 11) % 50);
+            trainer.sequence(Sequence::tokens(&ids), SequenceTarget::Next, &mut scratch).expect("a sample");
+            trainer.step(&mut scratch).expect("its units");
+        }
+        written(&learner)
+    };
+    let (whole, parts) = (plan(&file, Train::adamw().rank(3)), plan(&file, Train::adamw().rank(3).immediate()));
+    let expected = run(&parts, None, 0..6);
+    let half = run(&parts, None, 0..2);
+    assert!(half.len() < run(&whole, None, 0..2).len());
+    assert!(run(&parts, Some(&half), 2..6) == expected);
+    let mut bytes = memory(&whole);
+    let (_, learn) = Workspace::new(&mut bytes).split(&whole).expect("planned");
+    assert_eq!(learn.restore(&model, &half).map(|_| ()), Err(RestoreError::Contents));
+}
+
 #[test]
 fn nothing_is_written_in_the_middle_of_a_sample() {
     let file = file();

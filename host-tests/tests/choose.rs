@@ -2,12 +2,12 @@
 
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
-use ranklet::model::{Model, Plan, Scratch, Sequence, Train, Workspace};
+use ranklet::model::{Model, Plan, Roles, Scratch, Sequence, Train, Workspace};
 use ranklet::train::{AdamW, ChooseError, Half, Learner, SequenceTarget, Sgd, Trainer};
 use ranklet_cli::image::ImageFile;
 use ranklet_cli::quantize::WeightType;
 use ranklet_host_tests::fixture::AdapterFixture;
-use ranklet_host_tests::fixture::transformer::{bert, image, llama, t5};
+use ranklet_host_tests::fixture::transformer::{bert, image, llama, sensor, t5};
 
 const ADAMW: AdamW = AdamW { lr: Real::ratio(1, 50), ..AdamW::DEFAULT };
 /// Gradients that add up and never become a step.
@@ -191,4 +191,69 @@ fn nothing_is_no_choice() {
         let _ = trainer.advance(&mut scratch).expect("a unit");
         assert_eq!(learner.choose(|_, _| true), Err(ChooseError::Busy));
     }
+}
+
+/// With accumulators for one block alone: the same A and B to the bit, whatever learns; and what needs all gradients is refused.
+#[test]
+fn a_step_block_by_block_is_the_same_step() {
+    for (spec, t) in [llama(), bert(), t5(), sensor()] {
+        let file = image(spec, t, WeightType::I8, 7);
+        let model = file.model().expect("a model");
+        for choice in
+            [(|_, _| true) as fn(u16, Half) -> bool, |site, _| site > 5, |site, half| site % 3 == 0 && half == Half::B]
+        {
+            let run = |train: Train| {
+                let plan = plan(&file, train.rank(3).dropout());
+                let mut memory = vec![0xA5; plan.bytes() + 15];
+                let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
+                let mut learner = learn.fresh(&model, Seed(3)).expect("a learner");
+                learner.choose(choice).expect("something learns");
+                for _ in 0..6 {
+                    let trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer").seed(Seed(8));
+                    let mut trainer = trainer.dropout(Real::ratio(1, 8)).expect("planned for it");
+                    if t.vocab > 0 {
+                        lesson(&mut trainer, &model, &mut scratch);
+                    } else {
+                        let samples: Vec<i16> = (0..50).map(|i| (i * 37 % 101) * 300 - 15_000).collect();
+                        let window = Sequence::features(
+                            ranklet::layer::normalize::Input::i16(&samples, ranklet::fixed::Exp(-14)),
+                            10,
+                        );
+                        let target = SequenceTarget::Pooled(ranklet::train::Target::Class(1));
+                        trainer.sequence(window, target, &mut scratch).expect("a sample");
+                        trainer.step(&mut scratch).expect("its units");
+                    }
+                }
+                assert_eq!(learner.steps(), 6);
+                (planes(&learner), plan.learn_bytes())
+            };
+            let (together, more) = run(Train::adamw());
+            let (apart, less) = run(Train::adamw().immediate());
+            assert!(together == apart, "{:?}", t.position);
+            assert!(less < more, "{less} {more}");
+            let (b, least) = run(Train::adamw().immediate().only_b());
+            let (expected, _) = run(Train::adamw().only_b());
+            assert!(b == expected && least < less);
+        }
+    }
+    let (spec, t) = llama();
+    let file = image(spec, t, WeightType::I8, 7);
+    let model = file.model().expect("a model");
+    let plan = plan(&file, Train::adamw().rank(3).immediate());
+    let mut memory = vec![0; plan.bytes() + 15];
+    let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
+    let mut learner = learn.fresh(&model, Seed(3)).expect("a learner");
+    for together in [true, false] {
+        let trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer");
+        let mut trainer = if together { trainer.accumulate(2) } else { trainer.clip(Real::ONE) };
+        let given = trainer.sequence(Sequence::tokens(&IDS), SequenceTarget::Next, &mut scratch);
+        assert_eq!(given, Err(ranklet::train::TrainError::Immediate));
+    }
+    // An adapter whose pairs are in one block needs more accumulators than its plan has.
+    let few =
+        Plan::new(file.bytes()).expect("a plan").tokens(10).train(Train::adamw().rank(3).on(Roles::Q).immediate());
+    let pairs = AdapterFixture::random(&model, 1, 0.2, 1.0, 5);
+    let mut memory = vec![0; few.bytes() + 15];
+    let (_, learn) = Workspace::new(&mut memory).split(&few).expect("planned");
+    assert!(learn.resume(&model, &pairs.open(&model)).is_err());
 }

@@ -1,7 +1,7 @@
 //! [`Plan`]: every byte of RAM that a network needs, told at compile time from the head of its image.
 
 use super::spec::{LinearSpec, Roles, Spec, Stack, Transformer};
-use super::transformer::learn::{LearnPlan, LearnShape};
+use super::transformer::learn::{LearnPlan, LearnShape, place_of};
 use super::transformer::scratch::{SequenceLengths, SequencePlan};
 use super::transformer::store::CacheType;
 use crate::fixed::Real;
@@ -77,6 +77,7 @@ pub struct Train {
     pub(crate) dropout: bool,
     pub(crate) cotangents: bool,
     pub(crate) only_b: bool,
+    pub(crate) immediate: bool,
     pub(crate) update_elements: usize,
 }
 
@@ -94,6 +95,7 @@ impl Train {
             dropout: false,
             cotangents: false,
             only_b: false,
+            immediate: false,
             update_elements: UPDATE_ELEMENTS,
         }
     }
@@ -159,11 +161,26 @@ impl Train {
         Train { only_b: true, ..self }
     }
 
+    /// In a transformer every sample makes a step, and the pairs of a block are updated as soon as their gradient is complete: there are
+    /// accumulators for one block and not for all, and the result is the same to the bit. Batches and clipping need the gradient
+    /// of all pairs together, and are refused. Changes nothing for a perceptron.
+    #[must_use]
+    pub const fn immediate(self) -> Train {
+        Train { immediate: true, ..self }
+    }
+
     /// Elements of A or B that the optimizer works on in one unit, at least 1: what bounds the unit that is usually the
     /// longest. Every element takes two turns, one for its moments and one for itself. Default 256. Changes no result.
     #[must_use]
     pub const fn update_elements(self, elements: usize) -> Train {
         Train { update_elements: if elements == 0 { 1 } else { elements }, ..self }
+    }
+
+    /// Elements of a pair that learn.
+    #[cfg(feature = "train")]
+    #[must_use]
+    pub(crate) fn learns_of(&self, r: &LoraRecord) -> usize {
+        r.b_len() + if self.only_b { 0 } else { r.a_len() }
     }
 
     #[cfg(feature = "train")]
@@ -184,8 +201,10 @@ pub struct LearnLengths {
     pub records: usize,
     /// Elements of all A and B.
     pub parameters: usize,
-    /// Of these, those that learn: they have a gradient.
+    /// Of these, those that learn.
     pub learning: usize,
+    /// Of these, those that have a gradient at the same time.
+    pub accumulators: usize,
     /// Elements of the first moment.
     pub first_moment: usize,
     /// Elements of the second moment.
@@ -368,7 +387,7 @@ impl<'a> Plan<'a> {
         carved_bytes::<LoraRecord>(l.records)
             + carved_bytes::<[u32; 4]>(2 * l.records) // TensorState
             + 2 * carved_bytes::<i16>(l.parameters)
-            + carved_bytes::<i32>(l.learning)
+            + carved_bytes::<i32>(l.accumulators)
             + carved_bytes::<i16>(l.first_moment)
             + carved_bytes::<u16>(l.second_moment)
             + carved_bytes::<i16>(l.trace)
@@ -457,12 +476,22 @@ impl<'a> Plan<'a> {
             return None;
         };
         let (mut records, mut parameters, mut learning, mut trace) = (0, 0, 0, self.spec.outputs);
+        // Of the block at hand, and the most of any.
+        let (mut place, mut here, mut most) = (usize::MAX, 0, 0);
         let mut site = 0;
         while let Some(l) = self.linear(site) {
             if l.role.meets(train.roles) {
                 records += 1;
                 parameters += train.rank as usize * (l.inputs + l.outputs);
-                learning += train.rank as usize * if train.only_b { l.outputs } else { l.inputs + l.outputs };
+                let elements = train.rank as usize * if train.only_b { l.outputs } else { l.inputs + l.outputs };
+                learning += elements;
+                let now = match self.spec.transformer() {
+                    Some(t) if train.immediate => place_of(t, site),
+                    _ => 0,
+                };
+                here = if now == place { here + elements } else { elements };
+                place = now;
+                most = max(most, here);
             }
             trace += l.inputs;
             site += 1;
@@ -471,6 +500,7 @@ impl<'a> Plan<'a> {
             records,
             parameters,
             learning,
+            accumulators: most,
             first_moment: if train.moments >= 1 { learning } else { 0 },
             second_moment: if train.moments >= 2 { learning } else { 0 },
             trace,

@@ -20,6 +20,7 @@ use crate::image::layout::{CRC, Tables};
 use crate::image::{Fingerprint, LoraRecord};
 use crate::model::Model;
 use crate::model::adapter::check_records;
+use core::cmp::max;
 use embedded_io::Write;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -116,13 +117,18 @@ impl core::fmt::Display for RestoreError {
 impl core::error::Error for RestoreError {}
 
 impl Learner<'_> {
+    /// What has been accumulated between two samples: nothing where every sample makes a step.
+    const fn accumulated(&self) -> &[i32] {
+        if self.train.immediate { &[] } else { self.gradient }
+    }
+
     /// Bytes of a checkpoint.
     #[must_use]
     pub const fn checkpoint_len(&self) -> usize {
         HEADER
             + size_of_val::<[LoraRecord]>(self.records)
             + size_of_val::<[TensorState]>(self.states)
-            + 4 * (self.high.len() + self.gradient.len())
+            + 4 * (self.high.len() + self.accumulated().len())
             + 2 * (self.first.len() + self.second.len())
             + CRC_BYTES
     }
@@ -147,12 +153,12 @@ impl Learner<'_> {
             out.put(&count.to_le_bytes())?;
         }
         out.put(&self.source().0)?;
-        out.put(&(self.gradient.len() as u32).to_le_bytes())?;
+        out.put(&(self.accumulated().len() as u32).to_le_bytes())?;
         out.put(self.records.as_bytes())?;
         out.put(self.states.as_bytes())?;
         out.put(self.high.as_bytes())?;
         out.put(self.low.as_bytes())?;
-        out.put(self.gradient.as_bytes())?;
+        out.put(self.accumulated().as_bytes())?;
         out.put(self.first.as_bytes())?;
         out.put(self.second.as_bytes())?;
         let crc = out.digest.finalize().to_le_bytes();
@@ -236,9 +242,9 @@ impl<'a> Learn<'a> {
         if needed.0 > available.0 || needed.1 > available.1 {
             return Err(RestoreError::Learn(LearnError::TooLarge { needed, available }));
         }
-        let this = self.shortened(records, parameters, learning);
+        let this = self.shortened(records, parameters, max(first, learning));
         let (needed, found) = ((first, second), (this.first.len(), this.second.len()));
-        if needed != found || this.gradient.len() != learning {
+        if needed != found {
             return Err(RestoreError::Learn(LearnError::Plan { needed, found }));
         }
         // The records, before anything that they say is believed.
@@ -257,15 +263,18 @@ impl<'a> Learn<'a> {
             }
             at += r.a_len() + r.b_len();
         }
-        let learns: usize = this.records.iter().map(LoraRecord::b_len).sum();
-        if at != parameters || learning != if this.train.only_b { learns } else { at } {
+        let train = this.train;
+        let learns: usize = this.records.iter().map(|r| train.learns_of(r)).sum();
+        if at != parameters || learning != if train.immediate { 0 } else { learns } {
             return Err(RestoreError::Contents);
         }
         let mut learner = this.start(model).map_err(RestoreError::Learn)?;
         parts.fill(learner.states);
         parts.fill(learner.high);
         parts.fill(learner.low);
-        parts.fill(learner.gradient);
+        if learning > 0 {
+            parts.fill(learner.gradient);
+        }
         parts.fill(learner.first);
         parts.fill(learner.second);
         if !learner.is_sound() {

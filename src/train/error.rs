@@ -64,6 +64,8 @@ pub enum TrainError {
         /// Its place in the list.
         index: usize,
     },
+    /// The plan is for a step after every sample, but a batch or clipping was asked for: those need the gradient of all pairs together.
+    Immediate,
     /// No token has a label: nothing would be learned.
     NoLabels,
     /// Gradients of the outputs are given, but the plan made no room for them: add `Train::cotangents`.
@@ -116,6 +118,9 @@ impl core::fmt::Display for TrainError {
             }
             TrainError::Beside { index } => {
                 write!(f, "adapter {index} beside the one that learns is a DoRA: no gradient goes through it")
+            }
+            TrainError::Immediate => {
+                write!(f, "the plan is for a step after every sample (Train::immediate): no batches, no clipping")
             }
             TrainError::NoLabels => write!(f, "no token of the sequence has a label: nothing would be learned"),
             TrainError::CotangentsNotPlanned => {

@@ -26,8 +26,9 @@ use crate::fixed::{Exp, Real};
 use crate::image::{EmitError, Fingerprint, LoraRecord};
 use crate::layer::Dropout;
 use crate::model::plan::ScratchLengths;
-use crate::model::transformer::learn::{LearnPlan, Objective};
+use crate::model::transformer::learn::{LearnPlan, Objective, Unit};
 use crate::model::{Active, AdapterParts, Train};
+use core::ops::Range;
 
 /// An adapter that learns. [`view`](Learner::view) is usable in inference at any time.
 #[derive(Debug)]
@@ -58,11 +59,28 @@ pub struct Learner<'a> {
     pub(crate) pending: u32,
     /// Whose moments these are; 0 before the first trainer.
     pub(super) optimizer: u8,
+    /// The tensors whose gradients the accumulators hold.
+    pub(crate) window: Window,
     /// The next unit: here, and not in the trainer, so that a trainer may be dropped between any two of them.
     pub(crate) phase: Phase,
     pub(crate) staged: Staged,
     /// How the sample under way is masked: here for the same reason.
     pub(crate) mask: Mask,
+}
+
+impl Window {
+    /// Whether it holds a tensor.
+    pub(crate) const fn learns(&self) -> bool {
+        self.first < self.end
+    }
+
+    /// Where the accumulators of a tensor are, by its place among all that learn; none of one that has none now.
+    pub(crate) fn accumulators(&self, learned: Range<usize>) -> Range<usize> {
+        match learned.start.checked_sub(self.base) {
+            Some(start) => start..start + learned.len(),
+            None => 0..0,
+        }
+    }
 }
 
 /// One of the two matrices of a pair.
@@ -108,6 +126,18 @@ pub(crate) struct Under {
     pub(crate) loss: Real,
     /// What runs its units.
     pub(crate) run: Option<Run>,
+}
+
+/// Tensors that are updated together: all, or those of one block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// The first, and the one behind the last.
+    pub(crate) first: usize,
+    pub(crate) end: usize,
+    /// Elements that learn before the first.
+    pub(crate) base: usize,
+    /// Where the sample goes on behind their update, if it does.
+    pub(crate) then: Option<Unit>,
 }
 
 /// Dropout of one sample.
@@ -167,6 +197,7 @@ impl Learner<'_> {
         let _ = self.records.get(index)?;
         let of = |tensor: usize| {
             let range = parts::learned(self.records, tensor, self.train.only_b).unwrap_or(0..0);
+            let range = self.window.accumulators(range);
             Some((self.gradient.get(range)?, self.states.get(tensor)?.gradient.exponent()))
         };
         Some([of(2 * index)?, of(2 * index + 1)?])

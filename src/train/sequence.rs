@@ -1,18 +1,19 @@
 //! Sequences as samples: what [`Trainer`] takes for a transformer, and how its units run.
 
 use super::error::TrainError;
-use super::learner::{Learner, LessonParts, Under};
+use super::learner::{Learner, LessonParts, Under, Window};
 use super::loss::{IGNORE, SequenceTarget, Target};
 use super::optimizer::Optimizer;
 use super::trainer::{Phase, Trainer, stage};
 use super::units::Units;
+use super::update::Turn;
 use crate::fixed::Real;
 use crate::layer::dropout::Masks;
 use crate::layer::normalize::Normalize;
 use crate::layer::{ShapeError, first};
 use crate::memory::Workspace;
 use crate::model::spec::{Pool, Transformer};
-use crate::model::transformer::learn::{Course, Desk, LearnShape, Lesson, Objective, Unit, Work};
+use crate::model::transformer::learn::{Course, Desk, LearnShape, Lesson, Objective, Unit, Work, place_of};
 use crate::model::transformer::network::Network;
 use crate::model::transformer::parts::one_of;
 use crate::model::transformer::pass::check_sequence;
@@ -59,6 +60,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         if self.learner.phase != Phase::Idle {
             return Err(TrainError::Busy);
         }
+        self.check_immediate()?;
         let spec = self.model.spec();
         let (Some(&t), Some(plan)) = (spec.transformer(), self.learner.plan) else {
             return Err(TrainError::Architecture);
@@ -159,11 +161,15 @@ impl Units<'_, '_, '_> {
     /// Runs a unit of a sequence; returns the loss, from the last unit that computes a part of it.
     pub(super) fn lesson(&mut self, unit: Unit, scratch: &mut Scratch<'_>) -> Result<Option<Real>, ShapeError> {
         let Some(run) = self.learner.sequence.run else { return Ok(None) };
-        let Ran { next, loss } = run(self.learner, self.model, self.beside, unit, scratch)?;
-        match next {
-            Some(next) => self.learner.phase = Phase::Lesson(next),
-            None => self.learner.phase = Phase::Gathered,
-        }
+        let Ran { next, complete, loss } = run(self.learner, self.model, self.beside, unit, scratch)?;
+        self.learner.phase = match next {
+            _ if complete => {
+                self.learner.window.then = next;
+                Phase::Update { tensor: self.learner.window.first, factor: Real::ONE, turn: Turn::START }
+            }
+            Some(next) => Phase::Lesson(next),
+            None => Phase::Gathered,
+        };
         Ok(loss)
     }
 }
@@ -171,6 +177,8 @@ impl Units<'_, '_, '_> {
 /// What a unit brought, and the one behind it.
 pub(crate) struct Ran {
     next: Option<Unit>,
+    /// Whether the gradients of the block at hand are complete, and are to be used now.
+    complete: bool,
     loss: Option<Real>,
 }
 
@@ -187,10 +195,14 @@ fn run(
     scratch: &mut Scratch<'_>,
 ) -> Result<Ran, ShapeError> {
     let (Some(t), Some(plan)) = (model.spec().transformer(), learner.plan) else {
-        return Ok(Ran { next: None, loss: None });
+        return Ok(Ran { next: None, complete: false, loss: None });
     };
     let shape = LearnShape::of(model.spec(), t, plan);
     let course = course(learner, t);
+    let here = course.place_of(&unit);
+    if learner.train.immediate {
+        learner.window = window(learner, t, here);
+    }
     let mask = learner.mask;
     let masks = (!mask.p.is_zero()).then_some(Masks { p: mask.p, seed: mask.seed, sample: learner.samples });
     let objective = learner.sequence.objective;
@@ -209,7 +221,17 @@ fn run(
         learner.sequence.loss = sum;
         told = next.is_none_or(|n| !n.is_head()).then_some(sum);
     }
-    Ok(Ran { next, loss: told })
+    let left = next.is_none_or(|n| course.place_of(&n) != here);
+    let complete = learner.train.immediate && done.goes_back() && left && (next.is_none() || learner.window.learns());
+    Ok(Ran { next, complete, loss: told })
+}
+
+/// The tensors of one block, or of what is behind them all.
+fn window(learner: &Learner<'_>, t: &Transformer, place: usize) -> Window {
+    let first = learner.records().partition_point(|r| place_of(t, r.site) < place);
+    let end = learner.records().partition_point(|r| place_of(t, r.site) <= place);
+    let learned = learner.records().get(..first).unwrap_or(&[]).iter().map(|r| learner.train.learns_of(r)).sum();
+    Window { first: 2 * first, end: 2 * end, base: learned, then: None }
 }
 
 fn course<'t>(learner: &Learner<'_>, t: &'t Transformer) -> Course<'t> {

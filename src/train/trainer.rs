@@ -321,6 +321,12 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         Ok(())
     }
 
+    /// Fails where every sample is to make a step, and something else is asked for.
+    pub(super) fn check_immediate(&self) -> Result<(), TrainError> {
+        let together = self.accumulate != 1 || self.clip.is_some();
+        if self.learner.train.immediate && together { Err(TrainError::Immediate) } else { Ok(()) }
+    }
+
     pub(super) fn check_target(&self, target: Target<'_>, outputs: usize) -> Result<(), TrainError> {
         let length = |found| {
             if found == outputs { Ok(()) } else { Err(TrainError::TargetLength { expected: outputs, found }) }
@@ -401,7 +407,8 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             dither: Stream::new(self.seed, Purpose::Dither, steps, tensor as u32),
         };
         let elements = self.learner.train.update_elements;
-        if let Some(mut t) = self.learner.tensor(tensor).filter(|t| t.state.learns()) {
+        let inside = tensor < self.learner.window.end;
+        if let Some(mut t) = self.learner.tensor(tensor).filter(|t| inside && t.state.learns()) {
             let turn = turn.advance(&self.optimizer, &mut t, &step, elements);
             if turn != Turn::Done {
                 self.learner.phase = Phase::Update { tensor, factor, turn };
@@ -409,8 +416,12 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
             }
             t.clear_gradient();
         }
-        if tensor + 1 < self.learner.tensors() {
+        if tensor + 1 < self.learner.window.end {
             self.learner.phase = Phase::Update { tensor: tensor + 1, factor, turn: Turn::START };
+            return false;
+        }
+        if let Some(unit) = self.learner.window.then.take() {
+            self.learner.phase = Phase::Lesson(unit);
             return false;
         }
         self.learner.steps = steps;

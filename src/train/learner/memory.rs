@@ -50,7 +50,7 @@ impl<'a> Learn<'a> {
             states: from.carve(2 * l.records),
             high: from.carve(l.parameters),
             low: from.carve(l.parameters),
-            gradient: from.carve(l.learning),
+            gradient: from.carve(l.accumulators),
             first: from.carve(l.first_moment),
             second: from.carve(l.second_moment),
             trace: from.carve(l.trace),
@@ -68,7 +68,7 @@ impl<'a> Learn<'a> {
             states: shortened(self.states, 2 * records),
             high: shortened(self.high, parameters),
             low: shortened(self.low, parameters),
-            gradient: shortened(self.gradient, learning),
+            gradient: if self.train.immediate { self.gradient } else { shortened(self.gradient, learning) },
             first: shortened(self.first, learning),
             second: shortened(self.second, learning),
             ..self

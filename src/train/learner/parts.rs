@@ -1,6 +1,6 @@
 //! What the trainer borrows of a learner for one unit of work.
 
-use super::Learner;
+use super::{Learner, Window};
 use crate::fixed::Exp;
 use crate::image::LoraRecord;
 use crate::layer::gradient::Gradient;
@@ -26,9 +26,11 @@ impl Learner<'_> {
         let exponent = if index.is_multiple_of(2) { &mut r.a_exponent } else { &mut r.b_exponent };
         let range = at..at.checked_add(len)?;
         let learned = learned.unwrap_or(0..0);
+        let accumulators = self.window.accumulators(learned.clone());
         Some(Tensor {
             master: Master { high: self.high.get_mut(range.clone())?, low: self.low.get_mut(range)?, exponent },
-            gradient: self.gradient.get_mut(learned.clone())?,
+            // None of a tensor whose block is not at hand.
+            gradient: self.gradient.get_mut(accumulators).unwrap_or_default(),
             first: self.first.get_mut(learned.clone()).unwrap_or_default(),
             second: self.second.get_mut(learned).unwrap_or_default(),
             state: self.states.get_mut(index)?,
@@ -53,6 +55,7 @@ impl Learner<'_> {
                 states: self.states,
                 values: self.gradient,
                 only_b: self.train.only_b,
+                window: self.window,
             },
             work: self.work,
         }
@@ -62,7 +65,8 @@ impl Learner<'_> {
     /// trace and the gradient vectors.
     pub(crate) fn backward_parts(&mut self, site: u16) -> BackwardParts<'_> {
         let only_b = self.train.only_b;
-        let all = Gradients { records: self.records, states: self.states, values: self.gradient, only_b };
+        let window = self.window;
+        let all = Gradients { records: self.records, states: self.states, values: self.gradient, only_b, window };
         let gradient = all.into_one(site);
         let [g0, g1] = &mut self.gradients;
         BackwardParts {
@@ -89,6 +93,7 @@ pub(crate) struct Gradients<'p> {
     pub(crate) states: &'p mut [TensorState],
     pub(crate) values: &'p mut [i32],
     pub(crate) only_b: bool,
+    pub(crate) window: Window,
 }
 
 impl<'p> Gradients<'p> {
@@ -101,15 +106,16 @@ impl<'p> Gradients<'p> {
 
     /// Those of one layer, if it learns.
     pub(crate) fn of(&mut self, site: u16) -> Option<LoraGradient<'_>> {
-        let only_b = self.only_b;
-        Gradients { records: self.records, states: self.states, values: self.values, only_b }.into_one(site)
+        let (only_b, window) = (self.only_b, self.window);
+        Gradients { records: self.records, states: self.states, values: self.values, only_b, window }.into_one(site)
     }
 
     fn into_one(self, site: u16) -> Option<LoraGradient<'p>> {
         let index = self.records.binary_search_by_key(&site, |r| r.site).ok()?;
         let [sa, sb] = self.states.get_mut(2 * index..2 * index + 2)? else { return None };
         let of = |half: usize, state: &TensorState| {
-            learned(self.records, 2 * index + half, self.only_b).filter(|_| state.learns())
+            let learned = learned(self.records, 2 * index + half, self.only_b).filter(|_| state.learns())?;
+            Some(self.window.accumulators(learned))
         };
         let (a, b) = (of(0, sa), of(1, sb));
         let (a, b) = match (a, b) {

@@ -1,12 +1,14 @@
 //! How a learner starts: with a fresh adapter, or with one that has learned before.
 
-use super::{Learn, Learner, Mask, Under};
+use super::{Learn, Learner, Mask, Under, Window};
 use crate::fixed::hash::{Purpose, Seed, Stream};
 use crate::fixed::rounding::shift_right_half_even;
 use crate::fixed::{Exp, Real};
 use crate::image::{LoraRecord, MAX_RANK};
 use crate::model::adapter::check_records;
-use crate::model::transformer::learn::{LearnPlan, LearnShape, Objective};
+use crate::model::plan::max;
+use crate::model::spec::Transformer;
+use crate::model::transformer::learn::{LearnPlan, LearnShape, Objective, place_of};
 use crate::model::{Adapter, AdapterError, Model};
 use crate::train::loss::Staged;
 use crate::train::moments::TensorState;
@@ -170,8 +172,7 @@ impl<'a> Learn<'a> {
             return Err(LearnError::TooLarge { needed, available });
         }
         check_records(model, adapter.records(), adapter.high().len()).map_err(LearnError::Adapter)?;
-        let learns = |r: &LoraRecord| r.b_len() + if self.train.only_b { 0 } else { r.a_len() };
-        let learning = adapter.records().iter().map(learns).sum();
+        let learning = adapter.records().iter().map(|r| self.train.learns_of(r)).sum();
         let this = self.shortened(needed.0, needed.1, learning);
         // Laid out anew, densely: whatever offsets the image has, no two tensors share an element here.
         let mut at = 0;
@@ -198,6 +199,10 @@ impl<'a> Learn<'a> {
             if needed > self.work.len() {
                 return Err(LearnError::Plan { needed: (0, needed), found: (0, self.work.len()) });
             }
+            let (needed, found) = (self.accumulators(t), self.gradient.len());
+            if needed > found {
+                return Err(LearnError::Plan { needed: (0, needed), found: (0, found) });
+            }
             return Ok(self.begin(model));
         }
         let trace: usize =
@@ -208,7 +213,20 @@ impl<'a> Learn<'a> {
         Ok(self.begin(model))
     }
 
+    /// Accumulators that are needed at the same time.
+    fn accumulators(&self, t: &Transformer) -> usize {
+        let (mut place, mut here, mut most) = (usize::MAX, 0, 0);
+        for r in self.records.iter() {
+            let now = if self.train.immediate { place_of(t, r.site) } else { 0 };
+            here = self.train.learns_of(r) + if now == place { here } else { 0 };
+            place = now;
+            most = max(most, here);
+        }
+        most
+    }
+
     fn begin(self, model: &Model<'_>) -> Learner<'a> {
+        let end = self.states.len();
         self.gradient.fill(0);
         self.first.fill(0);
         self.second.fill(0);
@@ -238,6 +256,7 @@ impl<'a> Learn<'a> {
             steps: 0,
             moment_steps: 0,
             pending: 0,
+            window: Window { first: 0, end, base: 0, then: None },
             optimizer: 0,
             phase: Phase::Idle,
             staged: Staged::Labels,

@@ -25,7 +25,7 @@ mod unit;
 #[cfg(feature = "train")]
 mod work;
 
-pub(crate) use shape::{LearnPlan, LearnShape};
+pub(crate) use shape::{LearnPlan, LearnShape, place_of};
 
 #[cfg(feature = "train")]
 pub use head::IGNORE;

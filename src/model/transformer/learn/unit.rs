@@ -84,6 +84,11 @@ impl Unit {
         }
     }
 
+    /// Whether gradients come of it.
+    pub(crate) const fn goes_back(&self) -> bool {
+        !matches!(self.part(), Part::Forward)
+    }
+
     /// Whether it computes a part of the loss.
     pub(crate) const fn is_head(&self) -> bool {
         matches!(self.step, Step::Head)
@@ -121,6 +126,16 @@ impl Course<'_> {
     pub(crate) fn place(&self, stack: Stack, layer: u16) -> usize {
         let below = if stack == Stack::Decoder { self.t.encoder } else { 0 };
         usize::from(below) + usize::from(layer)
+    }
+
+    /// The place of a unit among the blocks: behind them all is the head.
+    pub(crate) fn place_of(&self, unit: &Unit) -> usize {
+        match unit.step {
+            Step::Head => usize::from(self.t.encoder) + usize::from(self.t.decoder),
+            // Still of the block above.
+            Step::End => usize::from(self.t.encoder),
+            _ => self.place(unit.stack, unit.layer),
+        }
     }
 
     /// The lowest block that a gradient goes through.
