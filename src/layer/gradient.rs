@@ -43,11 +43,13 @@ impl GradScale {
     }
 
     /// What no magnitude is above.
+    #[cfg(feature = "train")]
     pub(crate) const fn bound(&self) -> u32 {
         self.bound
     }
 
     /// Whether an accumulator can be in this state.
+    #[cfg(feature = "train")]
     pub(crate) const fn is_sound(&self) -> bool {
         self.bound <= 1 << 31 && self.exponent >= -2 * LIMIT && self.exponent <= 2 * LIMIT
     }

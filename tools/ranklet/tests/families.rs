@@ -383,6 +383,7 @@ fn from_checkpoint_to_output() {
         |more: &[&str]| ranklet(&[&["plan", "--base", &base, "--tokens", "8", "--train"], more].concat()).unwrap();
     let learner = |more: &[&str]| train(more).json["ram"]["learner"].as_u64();
     assert!(learner(&["--on", "q,v"]) < learner(&[]) && learner(&[]) > Some(0));
+    assert!(learner(&["--on", "q,v", "--immediate"]) < learner(&["--on", "q,v"]));
     assert!(learner(&["--on", "q,v", "--only-b"]) < learner(&["--on", "q,v"]));
     for (args, part) in [
         (&["plan", "--base", &base, "--train", "adamw", "--on", "q,x"][..], "--on x: expected"),

@@ -68,7 +68,7 @@ pub enum Command {
     /// Gradients of A and B for L = Σ output · cotangent.
     Grad(grad::Args),
     /// Train an adapter with the device's arithmetic.
-    Train(train::Args),
+    Train(Box<train::Args>),
     /// Loss and accuracy on data.
     Eval(eval::Args),
 }

@@ -64,6 +64,9 @@ pub struct Args {
     /// B alone is trained: no gradient and no moments of A.
     #[arg(long, requires = "train")]
     pub only_b: bool,
+    /// Transformers: every sample makes a step, block by block; accumulators for one block alone.
+    #[arg(long, requires = "train")]
+    pub immediate: bool,
     /// Room for dropout.
     #[arg(long, requires = "train")]
     pub dropout: bool,
@@ -210,6 +213,7 @@ fn training(args: &Args) -> Result<Option<Train>> {
     }
     let train = train.rank(args.rank).on(roles);
     let train = if args.only_b { train.only_b() } else { train };
+    let train = if args.immediate { train.immediate() } else { train };
     Ok(Some(if args.dropout { train.dropout() } else { train }))
 }
 
