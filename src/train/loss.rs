@@ -10,16 +10,12 @@
 //! 0.99997.
 
 use crate::fixed::block::requantize;
-use crate::fixed::log2::log2_q26;
 use crate::fixed::rounding::{bit_length, shift_right_half_even};
 use crate::fixed::row_sum::RowSum;
 use crate::fixed::sigmoid::{sigmoid_q31, softplus_neg_abs_q26};
 use crate::fixed::{Block, Exp, Real};
-use crate::layer::head::softmax_terms;
+use crate::layer::head::{nats, softmax_terms};
 use crate::model::HeadKind;
-
-/// ln 2 in Q30.
-const LN_2: Real = Real::new(744_261_118, -30);
 
 /// Which loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,19 +129,7 @@ fn cross_entropy(y: Block<'_>, class: usize, dy: &mut [i16], share: Real, acc: &
         own = *slot;
         *slot -= sum as i64; // minus the sum of the others
     }
-    // L = ln Σ + (max − z_t); Σ in Q31.
-    let max = y.mantissas.iter().copied().max().unwrap_or(0);
-    let z = y.mantissas.get(class).copied().unwrap_or(0);
-    let distance = Real::new(i64::from(max) - i64::from(z), y.exponent.get());
-    let log2 = Real::new(i64::from(log2_q26(sum)) - (31 << 26), -26);
-    // Where the target holds nearly everything, ln Σ is the small sum of the others: log1p in two terms.
-    let others = Real::new(sum as i64 - own, 0);
-    let loss = if distance.is_zero() && others.less_than(Real::int(1 << 19)) {
-        let x = others.scale(-31);
-        x.sub(x.mul(x).scale(-1))
-    } else {
-        log2.mul(LN_2).add(distance)
-    };
+    let loss = nats(y, class, sum, own);
 
     // dy = acc / Σ: at most 44 bits of accumulator under a 16-bit reciprocal.
     let excess = bit_length(sum).saturating_sub(44);

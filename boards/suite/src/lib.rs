@@ -25,6 +25,8 @@ pub mod failure;
 pub mod learning;
 pub mod record;
 pub mod sequences;
+#[cfg(feature = "demo")]
+pub mod style;
 pub mod workload;
 pub mod write;
 

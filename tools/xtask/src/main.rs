@@ -81,7 +81,10 @@ enum Command {
     },
     /// The main job, from nothing: an adapter learns on an emulated Cortex-M4.
     Demo {
-        /// Rank of the adapter, 1 to 16.
+        /// What it learns.
+        #[arg(value_enum, default_value = "digits")]
+        what: commands::demo::Demo,
+        /// Rank of the digits' adapter, 1 to 16.
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=16))]
         rank: u16,
     },
@@ -107,7 +110,7 @@ fn main() -> ExitCode {
             _ => Form::Tables,
         }),
         Command::Size { json } => commands::size::run(json),
-        Command::Demo { rank } => commands::demo::run(rank),
+        Command::Demo { what, rank } => commands::demo::run(what, rank),
         Command::Story => commands::story::run(),
         Command::Images { bless } => commands::images::run(bless),
     };

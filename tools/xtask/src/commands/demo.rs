@@ -7,11 +7,38 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::{board::DEMO, commands::setup, elf, emulate, firmware, host, report::Report, tree};
 
-/// Runs the demo and tells whether it ended well.
-pub(crate) fn run(rank: u16) -> Result<bool> {
+/// What a device learns.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Demo {
+    /// To read with a camera that was mounted sideways.
+    Digits,
+    /// To write in another style: a language model, on a few pages of text.
+    Style,
+}
+
+/// What stands behind a demo: the application, what it writes, and the base of that.
+struct Made {
+    application: &'static str,
+    adapter: &'static str,
+    base: &'static str,
+}
+
+impl Demo {
+    const fn made(self) -> Made {
+        match self {
+            Demo::Digits => Made { application: "demo", adapter: "turned", base: "models/digits/digits.rkl" },
+            Demo::Style => Made { application: "style", adapter: "style", base: "models/story/story.rkl" },
+        }
+    }
+}
+
+/// Runs a demo and tells whether it ended well.
+pub(crate) fn run(what: Demo, rank: u16) -> Result<bool> {
+    let Made { application, .. } = what.made();
     // Read by boards/suite at compile time: a rank decides the size of a static buffer.
     let environment = [("RANKLET_DEMO_RANK", rank.to_string())];
     let folder = folder()?;
@@ -19,7 +46,7 @@ pub(crate) fn run(rank: u16) -> Result<bool> {
     let show = |line: &str| println!("{line}");
     let run = match &ready {
         Ok(toolchain) => {
-            let firmware = firmware::build_with(toolchain, DEMO, &DEMO.leaves[0], "demo", &environment)?;
+            let firmware = firmware::build_with(toolchain, DEMO, &DEMO.leaves[0], application, &environment)?;
             println!("On an emulated Cortex-M4 (QEMU, {}):", DEMO.name);
             let run = emulate::run(DEMO, &firmware, &folder, show)?;
             let sizes = elf::read(&firmware.elf)?.sizes;
@@ -31,7 +58,7 @@ pub(crate) fn run(rank: u16) -> Result<bool> {
         Err(error) => {
             println!("On this host, not on a Cortex-M4: no bare-metal target or no emulator could be had.");
             eprintln!("{error:#}\n");
-            let program = firmware::build_host_with("demo", &environment)?;
+            let program = firmware::build_host_with(application, &environment)?;
             emulate::run_command(Command::new(program).current_dir(&folder), show)?
         }
     };
@@ -39,7 +66,7 @@ pub(crate) fn run(rank: u16) -> Result<bool> {
         println!("the demo {}", run.ended.how());
         return Ok(false);
     }
-    export(&folder)
+    export(&folder, what)
 }
 
 /// Where the device's files go.
@@ -50,10 +77,11 @@ fn folder() -> Result<PathBuf> {
 }
 
 /// Turns what the device wrote back into a PEFT adapter, with the command that a user would type.
-fn export(folder: &Path) -> Result<bool> {
-    let adapter = folder.join("turned.rkl");
-    let peft = folder.join("turned-peft");
-    let base = tree::root().join("models/digits/digits.rkl");
+fn export(folder: &Path, what: Demo) -> Result<bool> {
+    let made = what.made();
+    let adapter = folder.join(format!("{}.rkl", made.adapter));
+    let peft = folder.join(format!("{}-peft", made.adapter));
+    let base = tree::root().join(made.base);
     println!("\nBack to PEFT:");
     let mut command = host::ranklet()?;
     command
@@ -72,8 +100,19 @@ fn export(folder: &Path) -> Result<bool> {
     println!("  {peft}\n");
     println!("What to try next:");
     println!("  cargo run -q --release -p ranklet-cli -- inspect {adapter}");
-    println!("  cargo run -q --release -p ranklet-cli -- plan --base {base} --train adamw --rank 8 --board microbit");
-    println!("  cargo xtask demo --rank 4");
+    match what {
+        Demo::Digits => {
+            println!(
+                "  cargo run -q --release -p ranklet-cli -- plan --base {base} --train adamw --rank 8 --board microbit"
+            );
+            println!("  cargo xtask demo --rank 4");
+            println!("  cargo xtask demo style");
+        }
+        Demo::Style => println!(
+            "  cargo run -q --release -p ranklet-cli -- generate --base {base} --adapter {adapter} --tokenizer models/story/base \\\n    \
+             --prompt \"It is a truth\" --temperature 0.7 --seed 1"
+        ),
+    }
     println!("  in Python: peft.PeftModel.from_pretrained(model, \"{peft}\")   (models/README.md)");
     Ok(true)
 }

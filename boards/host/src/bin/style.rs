@@ -1,0 +1,5 @@
+//! `style` on this machine.
+
+fn main() -> std::process::ExitCode {
+    host::run(ranklet_suite::style::run)
+}
