@@ -23,6 +23,10 @@ pub enum Purpose {
     Shuffle = 4,
     /// The next token of a text.
     Sample = 6,
+    /// Which samples a reservoir keeps.
+    Reservoir = 7,
+    /// Which of them are shown again.
+    Replay = 8,
 }
 
 /// One stream of draws: fixed purpose, step and site; indexed by [`at`](Stream::at).

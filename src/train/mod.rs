@@ -10,6 +10,7 @@
 //! * [`checkpoint`]: all of that, written down, so that training goes on bit for bit
 //! * [`loss`]: cross-entropy, binary cross-entropy on logits, mean squared error
 //! * [`optimizer`]: what an optimizer is; [`adamw`], [`sgd`]; [`rule`]: either, chosen at run time
+//! * [`mod@reservoir`]: samples that were seen, to be shown again
 //! * [`schedule`]: the learning rate over time
 //! * [`trainer`]: the sequence of units; `units` and `sequence`: what they do; `update`: how a tensor is updated, a part at a time
 //! * [`master`], [`moments`]: the number formats of the parameters and of the optimizers' state
@@ -22,6 +23,7 @@ pub mod loss;
 pub mod master;
 pub mod moments;
 pub mod optimizer;
+pub mod reservoir;
 pub mod rule;
 pub mod schedule;
 mod sequence;
@@ -36,6 +38,7 @@ pub use error::TrainError;
 pub use learner::{ChooseError, Half, Learn, LearnError, Learner};
 pub use loss::{IGNORE, LossKind, SequenceTarget, Target};
 pub use optimizer::Optimizer;
+pub use reservoir::Reservoir;
 pub use rule::Rule;
 pub use schedule::Schedule;
 pub use sgd::Sgd;

@@ -53,7 +53,7 @@ impl Chapter {
                 style(),
                 "style",
                 "A language model takes on a style",
-                "The Llama of `models/story`, which has read the Bible, and two chapters of Jane Austen (`models/story/style`): 256 sequences of \
+                "The Llama of `models/story`, which has read the Bible, and two chapters of Jane Austen (`models/story/style`): 237 sequences of \
                  32 tokens to train on, 63 held out. Base with `i8` weights; pairs on queries and values.",
                 18,
             ),

@@ -1,5 +1,5 @@
-//! Whether a language model takes on a style: the Llama of `models/story`, which has read the Bible, learns from 8,192 tokens of
-//! Jane Austen (two chapters of Persuasion, 19 KB of text), as a device does, 32 tokens at a time.
+//! Whether a language model takes on a style: the Llama of `models/story`, which has read the Bible, learns from 7,584 tokens of
+//! Jane Austen (the beginning of Persuasion, 15 KB of text), as a device does, 32 tokens at a time.
 
 use super::Report;
 use super::train::{Recipe, fixed, float, held_out, measure_float};

@@ -11,7 +11,8 @@
 //! dv_j +=         Σ_i P_ij do_i                  likewise
 //! ```
 //!
-//! A key that is not seen has p = 0, and neither gives nor gets a bit. The relative bias is frozen. (Attention without its
+//! A key that is not seen has p = 0, and neither gives nor gets a bit. The relative bias is frozen. A query whose largest score is beyond
+//! ±2^15 octaves, where scores end, has no slope. (Attention without its
 //! matrix: arXiv:2205.14135.)
 
 use super::{Attention, KeyValue, Visible, probabilities};
@@ -135,13 +136,16 @@ impl Attention<'_> {
 
         // P, and what it gives the values.
         let mut shares = [Scale::NONE; TILE];
-        for (i, ((q, d), (row, share))) in
-            q.blocks().zip(d_out.blocks()).zip(rows.chunks_exact_mut(keys).zip(&mut shares)).enumerate()
-        {
+        let mut stuck = [false; TILE];
+        let given = q.blocks().zip(d_out.blocks());
+        let kept = rows.chunks_exact_mut(keys).zip(shares.iter_mut().zip(&mut stuck));
+        for (i, ((q, d), (row, (share, stuck)))) in given.zip(kept).enumerate() {
             let visible = seen.by(i, tokens);
             let (own, behind) = row.split_at_mut_checked(visible.keys).unwrap_or_default();
             behind.fill(0);
             self.scores(head, q.mantissas, q.exponent, seen.position + i, kv, visible, own);
+            // At the end of the numbers scores that differ are one, and none of them moves: as where a float's softmax holds 1.
+            *stuck = own.iter().copied().max().is_some_and(|score| score.unsigned_abs() == i32::MAX as u32);
             let sum = probabilities(own);
             if sum != 0 {
                 let factor = Real::ONE.div(Real::new(sum as i64, 0));
@@ -156,8 +160,9 @@ impl Attention<'_> {
         // Slopes, and what they give query and keys.
         let mut slopes = [Scale::NONE; TILE];
         let d_outs = d_out.blocks().zip(rows.chunks_exact_mut(keys));
-        for ((d, row), (share, slope)) in d_outs.zip(shares.iter().zip(&mut slopes)) {
-            let exponent = share.exponent.and_then(|_| slopes_of(d, kv, share.factor, row, products));
+        for ((d, row), ((share, stuck), slope)) in d_outs.zip(shares.iter().zip(stuck).zip(&mut slopes)) {
+            let moves = share.exponent.filter(|_| !stuck);
+            let exponent = moves.and_then(|_| slopes_of(d, kv, share.factor, row, products));
             *slope = Scale { factor: share.factor.mul(self.score), exponent };
         }
         let mut dq = dq;

@@ -178,6 +178,25 @@ fn one_key_takes_everything() {
     assert!(worst(&g.dv, &case.1.floats(), peak(&case.1.floats())) < 1e-4);
 }
 
+/// Beyond the largest score two keys look alike, though one is twice the other. A float's softmax would hold 1 and 0 there, which have
+/// no slope: with one here, queries and keys that are already too large would only grow.
+#[test]
+fn scores_beyond_all_numbers_have_no_slope() {
+    let row =
+        |scale: i16, e| [20_000, -5, 77, 16_000, -16_000, 1].map(|v: i16| v / scale).map(|m| (m, Exp(e))).to_vec();
+    let rows = |scales: [i16; 2], e| {
+        let all: Vec<(i16, Exp)> = scales.iter().flat_map(|&s| row(s, e)).collect();
+        Vectors { m: all.iter().map(|r| r.0).collect(), e: vec![Exp(e); 2] }
+    };
+    let case = |exponent| (rows([1, 1], exponent), rows([1, 2], -25), rows([1, 2], -9), rows([1, -1], -16), vec![1, 1]);
+    let g = run(&attention(None), &case(-2), false, 2);
+    assert_eq!((peak(&g.dq), peak(&g.dk)), (0.0, 0.0));
+    assert!(peak(&g.dv) > 0.0);
+    // Where the scores are within their range, there is one.
+    let g = run(&attention(None), &case(-22), false, 2);
+    assert!(peak(&g.dq) > 0.0 && peak(&g.dk) > 0.0);
+}
+
 #[test]
 fn operands_of_another_size_are_refused() {
     let kv = KeyValue {

@@ -19,7 +19,7 @@ const FEATURES: [&str; 4] = ["", "train", "float", "train,defmt"];
 const BESIDE: [&str; 4] = ["suite", "semihost", "cortex-m", "host"];
 
 /// Examples of the core, which must run to their end.
-const EXAMPLES: [&str; 2] = ["learn", "lora_block"];
+const EXAMPLES: [&str; 3] = ["learn", "lora_block", "replay"];
 
 /// Format, lints, docs, tests.
 pub(super) fn run(steps: &mut Steps) {
