@@ -43,11 +43,11 @@ fn run(rule: Rule, steps: u32) -> Vec<(f64, f64)> {
     let file = image(spec, t, WeightType::I8, 7);
     let model = file.model().expect("a model");
     let room = if matches!(rule, Rule::AdamW(_)) { Train::adamw() } else { Train::momentum() };
-    let plan = Plan::new(file.bytes()).expect("a plan").tokens(TOKENS).train(room.rank(4).immediate());
+    let plan = Plan::new(file.bytes()).expect("a plan").tokens(TOKENS).train(room.rank(4));
     let mut memory = vec![0; plan.bytes() + 15];
     let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
     let mut learner = learn.fresh(&model, Seed(3)).expect("a learner");
-    let mut trainer = Trainer::new(&model, &mut learner, rule).expect("a trainer").seed(Seed(4));
+    let mut trainer = Trainer::new(&model, &mut learner, rule).expect("a trainer").seed(Seed(4)).clip(Real::ONE);
     let part = steps / 10;
     (0..10)
         .map(|tenth| {

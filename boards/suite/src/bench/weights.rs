@@ -65,7 +65,7 @@ static LARGE_NIBBLES: [[u8; BLOCK]; 32] = [NIBBLES; 32];
 static LARGE_GROUPS: [[u8; BLOCK]; 2] = [GROUPS; 2];
 
 static SMALL_I8: [[i8; BLOCK]; 16] = [I8; 16];
-static SMALL_I16: [[i16; BLOCK]; 2] = [I16; 2];
+static SMALL_I16: [[i16; BLOCK]; 1] = [I16; 1];
 static SMALL_NIBBLES: [u8; 64 * I4::row_bytes(64)] = FEW_NIBBLES;
 static SMALL_GROUPS: [u8; 64 * I4::row_groups(64)] = FEW_GROUPS;
 
