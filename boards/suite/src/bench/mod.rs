@@ -49,7 +49,8 @@ const TINY: [(usize, usize); 2] = [(64, 8), (8, 64)];
 /// # Errors
 /// [`Failure::Counter`] if the instrument is off: then nothing is printed, because nothing could be believed.
 pub fn large<B: Board>(board: &mut B) -> Result<(), Failure> {
-    static MEMORY: Mutex<RefCell<[u64; 1 << 14]>> = Mutex::new(RefCell::new([0; 1 << 14]));
+    // Most of it for the step of a language model that learns on every layer.
+    static MEMORY: Mutex<RefCell<[u64; 36_000]>> = Mutex::new(RefCell::new([0; 36_000]));
     let sizes = Sizes {
         widest: (512, 512),
         tokens: 32,

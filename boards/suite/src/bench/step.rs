@@ -16,13 +16,35 @@ use crate::{
 
 /// Tokens of the text.
 const TOKENS: usize = 32;
-/// Pairs of rank 4 on queries and values.
-const PLAN: Plan<'_> = Plan::of(&BASE).tokens(TOKENS).train(Train::adamw().rank(4).alpha(8).on(Roles::Q.or(Roles::V)));
+/// Pairs of rank 4, and a step after every sample.
+const ROOM: Train = Train::adamw().rank(4).alpha(8).immediate();
+/// On queries and values; of them B alone; on every linear layer.
+const QV: Plan<'_> = Plan::of(&BASE).tokens(TOKENS).train(ROOM.on(Roles::Q.or(Roles::V)));
+const ONLY_B: Plan<'_> = Plan::of(&BASE).tokens(TOKENS).train(ROOM.on(Roles::Q.or(Roles::V)).only_b());
+const ALL: Plan<'_> = Plan::of(&BASE).tokens(TOKENS).train(ROOM.on(Roles::ALL));
 
-/// Counts it, part by part: of the second step, since the first finds B zero and so no gradient of A.
+/// Counts it: the first part by part.
 pub(super) fn run<B: Board>(meter: &mut Meter<'_, B>, memory: &mut [u8]) -> Result<(), Failure> {
+    let parts = counted(meter, memory, &QV)?;
+    for (part, &sum) in Part::ALL.iter().zip(&parts) {
+        meter.print(format_args!("story-step-{}", part.name()), TOKENS, sum, Work::Units(1, "step"))?;
+    }
+    meter.print("story-step", TOKENS, parts.iter().sum(), Work::Units(1, "step"))?;
+    for (name, plan) in [("story-step-only-b", &ONLY_B), ("story-step-all-linear", &ALL)] {
+        let parts = counted(meter, memory, plan)?;
+        meter.print(name, TOKENS, parts.iter().sum(), Work::Units(1, "step"))?;
+    }
+    Ok(())
+}
+
+/// Of the second step, since the first finds B zero and so no gradient of A.
+fn counted<B: Board>(
+    meter: &mut Meter<'_, B>,
+    memory: &mut [u8],
+    plan: &Plan<'_>,
+) -> Result<[u64; Part::ALL.len()], Failure> {
     let model = Model::open(&BASE)?;
-    let (mut scratch, learn) = Workspace::new(memory).split(&PLAN)?;
+    let (mut scratch, learn) = Workspace::new(memory).split(plan)?;
     let mut learner = learn.fresh(&model, Seed(1))?;
     let mut trainer = Trainer::new(&model, &mut learner, AdamW { lr: q!(1e-3), ..AdamW::DEFAULT })?;
     let (text, _) = HELD_OUT.split_at(TOKENS);
@@ -38,8 +60,5 @@ pub(super) fn run<B: Board>(meter: &mut Meter<'_, B>, memory: &mut [u8]) -> Resu
             }
         }
     }
-    for (part, &sum) in Part::ALL.iter().zip(&parts) {
-        meter.print(format_args!("story-step-{}", part.name()), TOKENS, sum, Work::Units(1, "step"))?;
-    }
-    meter.print("story-step", TOKENS, parts.iter().sum(), Work::Units(1, "step"))
+    Ok(parts)
 }
