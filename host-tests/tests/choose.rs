@@ -257,3 +257,85 @@ fn a_step_block_by_block_is_the_same_step() {
     let (_, learn) = Workspace::new(&mut memory).split(&few).expect("planned");
     assert!(learn.resume(&model, &pairs.open(&model)).is_err());
 }
+
+/// Where the upper blocks alone learn, what the lower ones give is kept from the first time on: the same A and B to the bit, in
+/// fewer units; and a prefix of another block or length is refused.
+#[test]
+fn a_prefix_that_is_kept_changes_no_bit() {
+    type Kept = (Vec<i16>, Vec<ranklet::fixed::Exp>, u16);
+    for (spec, t) in [llama(), bert(), sensor()] {
+        let file = image(spec, t, WeightType::I8, 7);
+        let model = file.model().expect("a model");
+        let sites = model.spec().linears;
+        let samples: Vec<Vec<i16>> =
+            (0..3).map(|n| (0..50).map(|i| ((i + 11 * n) * 37 % 101) * 300 - 15_000).collect()).collect();
+        let texts: Vec<Vec<u32>> = (0..3).map(|n| (0..10).map(|i| (i * 7 + n * 3 + 1) % 40).collect()).collect();
+        let sequence = |n: usize| {
+            if t.vocab > 0 {
+                Sequence::tokens(&texts[n])
+            } else {
+                Sequence::features(ranklet::layer::normalize::Input::i16(&samples[n], ranklet::fixed::Exp(-14)), 10)
+            }
+        };
+        for lowest in [sites / 2, sites - 1] {
+            let run = |keep: bool| {
+                let plan = plan(&file, Train::adamw().rank(3).dropout().immediate());
+                let mut memory = vec![0xA5; plan.bytes() + 15];
+                let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
+                let mut learner = learn.fresh(&model, Seed(3)).expect("a learner");
+                learner.choose(|site, _| site >= lowest).expect("something learns");
+                let trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer").seed(Seed(8));
+                let mut trainer = trainer.dropout(Real::ratio(1, 8)).expect("planned for it");
+                let mut kept: Vec<Option<Kept>> = vec![None; 3];
+                let (mut units, mut losses) = (0, vec![]);
+                for n in [0, 1, 2, 1, 0, 2, 2, 0] {
+                    let target = SequenceTarget::Pooled(ranklet::train::Target::Class(n % 2));
+                    match &kept[n] {
+                        Some((mantissas, exponents, block)) => {
+                            let prefix = ranklet::train::Prefix { mantissas, exponents, block: *block };
+                            trainer.behind(prefix, sequence(n), target, &mut scratch).expect("its prefix");
+                            let short = ranklet::train::Prefix { exponents: &exponents[1..], ..prefix };
+                            assert_eq!(
+                                trainer.behind(short, sequence(n), target, &mut scratch),
+                                Err(ranklet::train::TrainError::Busy)
+                            );
+                        }
+                        None => trainer.sequence(sequence(n), target, &mut scratch).expect("a sample"),
+                    }
+                    assert!(trainer.prefix().is_none(), "in the middle of a sample");
+                    loop {
+                        let progress = trainer.advance(&mut scratch).expect("a unit");
+                        units += 1;
+                        losses.extend(progress.loss.map(Real::to_f64));
+                        if !progress.more() {
+                            break;
+                        }
+                    }
+                    let prefix = trainer.prefix().expect("a network with one stack");
+                    let now = (prefix.mantissas.to_vec(), prefix.exponents.to_vec(), prefix.block);
+                    assert!(kept[n].as_ref().is_none_or(|k| *k == now), "it is kept as it was given");
+                    if keep {
+                        kept[n] = Some(now);
+                    }
+                }
+                if let Some((mantissas, exponents, block)) = &kept[0] {
+                    let target = SequenceTarget::Pooled(ranklet::train::Target::Class(0));
+                    for (wrong, of) in [(1, *block), (0, block + 1)] {
+                        let (mantissas, exponents) = (&mantissas[wrong * t.dim..], &exponents[wrong..]);
+                        let prefix = ranklet::train::Prefix { mantissas, exponents, block: of };
+                        let refused = trainer.behind(prefix, sequence(0), target, &mut scratch);
+                        assert!(matches!(refused, Err(ranklet::train::TrainError::Prefix { .. })), "{refused:?}");
+                    }
+                }
+                learner.choose(|_, _| true).expect("something learns");
+                let mut trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer");
+                assert!(trainer.prefix().is_none(), "of another lowest layer");
+                (planes(&learner), losses, units)
+            };
+            let (expected, losses, all) = run(false);
+            let (found, same, fewer) = run(true);
+            assert!(found == expected && losses == same, "{:?}", t.position);
+            assert!(fewer < all, "{fewer} {all}");
+        }
+    }
+}

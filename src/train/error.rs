@@ -66,6 +66,13 @@ pub enum TrainError {
     },
     /// The plan is for a step after every sample, but a batch or clipping was asked for: those need the gradient of all pairs together.
     Immediate,
+    /// What is given of the blocks below is not what this sequence brings to the lowest block that learns.
+    Prefix {
+        /// The block, and the tokens.
+        expected: (usize, usize),
+        /// Those given.
+        found: (usize, usize),
+    },
     /// No token has a label: nothing would be learned.
     NoLabels,
     /// Gradients of the outputs are given, but the plan made no room for them: add `Train::cotangents`.
@@ -122,6 +129,11 @@ impl core::fmt::Display for TrainError {
             TrainError::Immediate => {
                 write!(f, "the plan is for a step after every sample (Train::immediate): no batches, no clipping")
             }
+            TrainError::Prefix { expected, found } => write!(
+                f,
+                "a prefix for block {} of {} tokens; the lowest that learns is block {}, of a sequence of {}: compute it anew",
+                found.0, found.1, expected.0, expected.1
+            ),
             TrainError::NoLabels => write!(f, "no token of the sequence has a label: nothing would be learned"),
             TrainError::CotangentsNotPlanned => {
                 write!(f, "the plan made no room for given gradients: add Train::cotangents()")

@@ -279,6 +279,8 @@ impl Learner<'_> {
         if !self.records.iter().any(|r| chosen(r, Half::A) || chosen(r, Half::B)) {
             return Err(ChooseError::Nothing);
         }
+        // What the last sequence has left is that of another lowest layer.
+        self.sequence.run = None;
         for index in 0..self.tensors() {
             let half = if index.is_multiple_of(2) { Half::A } else { Half::B };
             let learns = self.records.get(index / 2).is_some_and(|r| chosen(r, half));

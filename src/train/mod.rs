@@ -41,5 +41,6 @@ pub use optimizer::Optimizer;
 pub use reservoir::Reservoir;
 pub use rule::Rule;
 pub use schedule::Schedule;
+pub use sequence::Prefix;
 pub use sgd::Sgd;
 pub use trainer::{Part, Progress, Trainer};

@@ -7,7 +7,7 @@ use super::optimizer::Optimizer;
 use super::trainer::{Phase, Trainer, stage};
 use super::units::Units;
 use super::update::Turn;
-use crate::fixed::Real;
+use crate::fixed::{Exp, Real};
 use crate::layer::dropout::Masks;
 use crate::layer::normalize::Normalize;
 use crate::layer::{ShapeError, first};
@@ -32,7 +32,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         target: SequenceTarget<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
-        self.lesson_of(None, sequence, target, scratch)
+        self.lesson_of(None, sequence, target, None, scratch)
     }
 
     /// Takes a sequence for the encoder and one for the decoder that looks at it: as [`sequence`](Trainer::sequence). The
@@ -47,7 +47,46 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         target: SequenceTarget<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
-        self.lesson_of(Some(source), sequence, target, scratch)
+        self.lesson_of(Some(source), sequence, target, None, scratch)
+    }
+
+    /// What the last sequence brought to the lowest block that learns, to be kept and given to [`behind`](Trainer::behind) when the same
+    /// sequence comes again: the blocks below need not run then. `None` in the middle of a sample, before the first, for a network
+    /// with encoder and decoder, and for a 32-bit residual stream.
+    ///
+    /// It stays right as long as nothing below changes: what is frozen there, and the adapters beside. (Kept for samples that are
+    /// seen again and again: Skip2-LoRA, arXiv:2410.21073.)
+    #[must_use]
+    pub fn prefix(&mut self) -> Option<Prefix<'_>> {
+        let spec = self.model.spec();
+        let (t, plan) = (spec.transformer()?, self.learner.plan?);
+        let Under { own, run, .. } = self.learner.sequence;
+        let shape = LearnShape::of(spec, t, plan);
+        if self.learner.phase != Phase::Idle || run.is_none() || t.has_cross() || shape.wide_stream {
+            return None;
+        }
+        let course = course(self.learner, t);
+        let work = Work::carve(&shape, &mut Workspace::again(self.learner.work));
+        let Work { stream, slots, .. } = work;
+        // Behind all blocks it is the stream itself.
+        let from = if course.low() < blocks(t) { slots } else { stream };
+        let (mantissas, exponents) = from.narrow(own)?;
+        Some(Prefix { mantissas, exponents, block: course.low() as u16 })
+    }
+
+    /// As [`sequence`](Trainer::sequence), for one whose [`prefix`](Trainer::prefix) is known: the same bits, without the blocks below.
+    ///
+    /// # Errors
+    /// [`TrainError::Prefix`] where it is of another length, or of another block than the lowest that learns; and as `sequence`. The
+    /// adapter and its gradients are unchanged.
+    pub fn behind(
+        &mut self,
+        prefix: Prefix<'_>,
+        sequence: Sequence<'_>,
+        target: SequenceTarget<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<(), TrainError> {
+        self.lesson_of(None, sequence, target, Some(prefix), scratch)
     }
 
     fn lesson_of(
@@ -55,6 +94,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         source: Option<Sequence<'_>>,
         sequence: Sequence<'_>,
         target: SequenceTarget<'_>,
+        prefix: Option<Prefix<'_>>,
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
         if self.learner.phase != Phase::Idle {
@@ -75,6 +115,14 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         }
         scratch.check(self.learner.scratch)?;
         self.check_sequence_target(sequence, target)?;
+        let low = place_of(&t, self.learner.lowest_site());
+        if let Some(p) = prefix {
+            let found = (usize::from(p.block), p.exponents.len(), p.mantissas.len());
+            let expected = (low, sequence.len(), sequence.len() * t.dim);
+            if found != expected || shape.wide_stream || t.has_cross() {
+                return Err(TrainError::Prefix { expected: (low, sequence.len()), found: (found.0, found.1) });
+            }
+        }
         let pooled = pooled(&t, source.unwrap_or(sequence), sequence);
         let place = match target {
             SequenceTarget::Pooled(_) => pooled,
@@ -122,7 +170,14 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             Under { own: sequence.len(), source: from, objective, loss: Real::ZERO, run: Some(run) };
         self.learner.samples = self.learner.samples.wrapping_add(1);
         self.learner.mask = super::learner::Mask { p: self.dropout, seed: self.seed };
-        self.learner.phase = Phase::Lesson(course(self.learner, &t).start());
+        let course = course(self.learner, &t);
+        let mut unit = course.start();
+        if let Some(p) = prefix {
+            let mut work = Work::carve(&shape, &mut Workspace::again(self.learner.work));
+            work.stream.set_narrow(p.mantissas, p.exponents);
+            unit = course.behind(low);
+        }
+        self.learner.phase = Phase::Lesson(unit);
         Ok(())
     }
 
@@ -172,6 +227,22 @@ impl Units<'_, '_, '_> {
         };
         Ok(loss)
     }
+}
+
+/// What a sequence brings to the lowest block that learns: see [`Trainer::prefix`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix<'p> {
+    /// `(tokens, dim)`.
+    pub mantissas: &'p [i16],
+    /// One a token.
+    pub exponents: &'p [Exp],
+    /// The block that it is given to, of all of the network's; as many as there are for what stands behind them.
+    pub block: u16,
+}
+
+/// Blocks of a network.
+fn blocks(t: &Transformer) -> usize {
+    usize::from(t.encoder) + usize::from(t.decoder)
 }
 
 /// What a unit brought, and the one behind it.

@@ -169,6 +169,16 @@ impl Course<'_> {
         Unit { step: Step::Embed, stack, layer: 0, head: 0, first: 0, scales: [GradScale::EMPTY; 2] }
     }
 
+    /// The first unit of a block, by its place among all of a network with one stack; of the head, behind them all.
+    pub(crate) fn behind(&self, place: usize) -> Unit {
+        let start = Unit { stack: self.last(), ..self.start() };
+        if place < usize::from(self.t.blocks(self.last())) {
+            self.enter_block(start, place as u16)
+        } else {
+            Unit { step: Step::Head, ..start }
+        }
+    }
+
     /// The unit behind one; `None` where the sample is done.
     pub(crate) fn next(&self, unit: Unit) -> Option<Unit> {
         let by_token = unit.step == Step::Head && self.by_token;

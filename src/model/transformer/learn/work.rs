@@ -37,6 +37,17 @@ impl<'w> Vectors<'w> {
         StreamMut { mantissas, exponents: self.exponents.get_mut(first..).unwrap_or_default(), dim: self.dim }
     }
 
+    /// The first `count` of a stream in 16 bits.
+    pub(crate) fn narrow(self, count: usize) -> Option<(&'w [i16], &'w [Exp])> {
+        Some((self.narrow.get(..count * self.dim)?, self.exponents.get(..count)?))
+    }
+
+    /// Sets the first ones of a stream in 16 bits.
+    pub(crate) fn set_narrow(&mut self, mantissas: &[i16], exponents: &[Exp]) {
+        self.narrow.iter_mut().zip(mantissas).for_each(|(to, &m)| *to = m);
+        self.exponents.iter_mut().zip(exponents).for_each(|(to, &e)| *to = e);
+    }
+
     /// How many there are.
     pub(crate) fn rows(&self) -> usize {
         self.exponents.len()
