@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::figure;
+use common::{cases, figure, image_of};
 use ranklet::model::CacheType;
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::hf::{self, config::Config};
@@ -13,20 +13,8 @@ use ranklet_cli::quantize::WeightType;
 use ranklet_cli::sequences::{self, Batch};
 use std::path::{Path, PathBuf};
 
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/cases")
-}
-
 fn golden(case: &str) -> Checkpoint {
     Checkpoint::open_file(&cases().join(case).join("golden.safetensors")).unwrap()
-}
-
-fn convert(case: &str, to: WeightType, wide: bool) -> ImageFile {
-    let base = cases().join(case).join("base");
-    let checkpoint = Checkpoint::open(&base).unwrap();
-    let network = hf::describe(&Config::read(&base.join("config.json")).unwrap(), &checkpoint).unwrap();
-    let converted = image::transformer::convert(&checkpoint, &network, to, wide, || ()).unwrap();
-    ImageFile::of(Path::new(case), &converted.bytes)
 }
 
 /// Relative L2 error over the positions that count.
@@ -63,12 +51,12 @@ fn the_recipe_of_a_t5_classifier_agrees() {
     assert_eq!(config["lora_dropout"].as_f64(), Some(0.1));
     let golden = golden(case);
     for to in [WeightType::I16, WeightType::I8] {
-        let file = convert(case, to, false);
+        let file = image_of(case, to, false);
         let model = file.model().unwrap();
         let t = model.spec().transformer().unwrap();
         let batch = Batch::read(&golden, &model, t).unwrap();
         let read = peft::read(&cases().join(case).join("adapter"), None, &Stored::of(&model)).unwrap();
-        let task = ImageFile::of(Path::new("task"), &adapter::convert(&read, &model, false).unwrap());
+        let task = ImageFile::of(Path::new("task"), &adapter::image_of(&read, &model, false).unwrap());
         let adapter = task.adapter(&model).unwrap();
         for (what, name, adapters) in
             [("base", "output_base", vec![]), ("with adapter", "output_adapter", vec![adapter.view()])]
@@ -90,7 +78,7 @@ fn an_8_bit_cache_costs_little() {
     for case in ["llama", "llama-tied", "mistral", "qwen2", "gpt2", "t5-classifier"] {
         let golden = golden(case);
         for to in [WeightType::I16, WeightType::I8] {
-            let file = convert(case, to, false);
+            let file = image_of(case, to, false);
             let model = file.model().unwrap();
             let t = model.spec().transformer().unwrap();
             let batch = Batch::read(&golden, &model, t).unwrap();
@@ -108,7 +96,7 @@ fn an_outlier_needs_a_wide_stream() {
     let golden = golden("outlier");
     let expected = golden.f32s("output_base").unwrap();
     let run = |to, wide| {
-        let file = convert("outlier", to, wide);
+        let file = image_of("outlier", to, wide);
         let model = file.model().unwrap();
         let t = model.spec().transformer().unwrap();
         let batch = Batch::read(&golden, &model, t).unwrap();

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{Place, ranklet, refusal};
+use common::{Place, cases, ranklet, refusal};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const BASES: [&str; 5] = ["bert-classifier", "t5-classifier", "llama-bf16", "gpt2-f16", "encoder"];
 const ADAPTER: &str = "adapter/adapter_model.safetensors";
@@ -12,10 +12,6 @@ const ADAPTER: &str = "adapter/adapter_model.safetensors";
 /// The files with the weights of a case: of its base, of which one may have two, and of its adapter.
 fn weights(case: &str) -> [&'static str; 2] {
     [if case == "llama-bf16" { "base/model-00002-of-00002.safetensors" } else { "base/model.safetensors" }, ADAPTER]
-}
-
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/cases")
 }
 
 /// A case's base and adapter, to be damaged.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Place, figure, ranklet, refusal};
+use common::{FAMILIES, Place, cases, figure, image_of, ranklet, refusal};
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::{self, ImageFile, adapter::Parts, stored::Stored};
@@ -13,7 +13,7 @@ use ranklet_cli::quantize::recipe::Recipe;
 use ranklet_cli::save::{Out, safetensors};
 use ranklet_cli::sequences::{self, Batch};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Tolerances: relative L2 of the output, and of what the adapter changes, each against `f64`.
 ///
@@ -21,36 +21,6 @@ use std::path::{Path, PathBuf};
 ///   of the output, and its error that of both outputs.
 /// * `i8` weights: 5e-2 and 1e-1, the contract. Rounding to 8 bits alone is 40 to 45 dB a layer.
 const TOLERANCES: [(WeightType, f64, f64); 2] = [(WeightType::I16, 1e-3, 5e-3), (WeightType::I8, 5e-2, 1e-1)];
-
-const CASES: [&str; 15] = [
-    "bert",
-    "bert-classifier",
-    "bert-tokens",
-    "t5-encoder",
-    "t5-classifier",
-    "llama",
-    "llama-tied",
-    "llama-classifier",
-    "llama-bf16",
-    "mistral",
-    "qwen2",
-    "gpt2",
-    "gpt2-f16",
-    "encoder",
-    "encoder-pre",
-];
-
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/cases")
-}
-
-fn convert(case: &str, to: WeightType, wide: bool) -> ImageFile {
-    let base = cases().join(case).join("base");
-    let checkpoint = Checkpoint::open(&base).unwrap();
-    let network = hf::describe(&Config::read(&base.join("config.json")).unwrap(), &checkpoint).unwrap();
-    let converted = image::transformer::convert(&checkpoint, &network, to, wide, || ()).unwrap();
-    ImageFile::of(Path::new(case), &converted.bytes)
-}
 
 /// Relative L2 error over the positions that count.
 fn error(found: &[f64], expected: &[f64], mask: &[bool]) -> f64 {
@@ -68,7 +38,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
 #[test]
 fn outputs_are_torchs() {
     let mut failures = vec![];
-    for case in CASES {
+    for case in FAMILIES {
         let golden = Checkpoint::open_file(&cases().join(case).join("golden.safetensors")).unwrap();
         let base = golden.f32s("output_base").unwrap();
         let adapted = wide(&golden.f32s("output_adapter").unwrap().data);
@@ -79,7 +49,7 @@ fn outputs_are_torchs() {
             false => vec![true; positions],
         };
         for (to, limit, effect_limit) in TOLERANCES {
-            let file = convert(case, to, false);
+            let file = image_of(case, to, false);
             let model = file.model().unwrap();
             let t = model.spec().transformer().unwrap();
             let batch = Batch::read(&golden, &model, t).unwrap();
@@ -135,7 +105,7 @@ fn any_mask_is_torchs() {
     for case in ["bert", "t5-encoder", "llama", "encoder"] {
         let golden = Checkpoint::open_file(&cases().join(case).join("masked.safetensors")).unwrap();
         for (to, limit, _) in TOLERANCES {
-            let error = distance(&convert(case, to, false), &golden);
+            let error = distance(&image_of(case, to, false), &golden);
             figure("families", case, to.name(), "other masks", &format!("{error:.1e}"), &format!("{limit:.0e}"));
             assert!(error <= limit, "{case}: {error:.2e}");
         }
@@ -147,7 +117,7 @@ fn any_mask_is_torchs() {
 fn a_wide_stream_is_as_good() {
     for case in ["llama", "gpt2", "t5-encoder"] {
         let golden = Checkpoint::open_file(&cases().join(case).join("golden.safetensors")).unwrap();
-        let error = distance(&convert(case, WeightType::I16, true), &golden);
+        let error = distance(&image_of(case, WeightType::I16, true), &golden);
         figure("families", case, "i16", "32-bit stream", &format!("{error:.1e}"), "1e-3");
         assert!(error <= 1e-3, "{case}: {error:.2e}");
     }
@@ -323,7 +293,7 @@ fn the_last_token_is_found_by_its_number() {
     let golden = Checkpoint::open_file(&cases().join("llama-classifier/golden.safetensors")).unwrap();
     assert!(golden.i64s("attention_mask").unwrap().data.contains(&0), "nothing is padded");
     let place = Place::new();
-    let file = convert("llama-classifier", WeightType::I16, false);
+    let file = image_of("llama-classifier", WeightType::I16, false);
     let model = file.model().unwrap();
     let t = model.spec().transformer().unwrap();
     let logits = |names: &[&str], change: &dyn Fn(&str, &mut [i64])| {

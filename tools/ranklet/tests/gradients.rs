@@ -3,16 +3,15 @@
 
 mod common;
 
-use common::figure;
+use common::{FAMILIES, cases, checkpoint_of, figure};
 use ranklet_cli::checkpoint::Checkpoint;
-use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::{self, ImageFile, adapter::Parts, sites, stored::Stored};
 use ranklet_cli::peft;
 use ranklet_cli::peft::keys::{Part, name};
 use ranklet_cli::quantize::WeightType;
 use ranklet_cli::sequences::Batch;
 use ranklet_cli::training::sequence_gradients;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Of all of an adapter's gradients: cosine, at least, and relative L2 error, at most.
 const LIMITS: [(WeightType, f64, f64); 2] = [(WeightType::I16, 0.999, 2e-2), (WeightType::I8, 0.99, 8e-2)];
@@ -21,36 +20,12 @@ const LIMITS: [(WeightType, f64, f64); 2] = [(WeightType::I16, 0.999, 2e-2), (We
 /// through once only; here it is applied with twice the scaling, and the gradient is that of what is computed.
 const WRAPPED: f64 = 2.0;
 
-const CASES: [&str; 15] = [
-    "bert",
-    "bert-classifier",
-    "bert-tokens",
-    "t5-encoder",
-    "t5-classifier",
-    "llama",
-    "llama-tied",
-    "llama-classifier",
-    "llama-bf16",
-    "mistral",
-    "qwen2",
-    "gpt2",
-    "gpt2-f16",
-    "encoder",
-    "encoder-pre",
-];
-
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/cases")
-}
-
 #[test]
 fn gradients_are_torchs() {
     let mut failures = vec![];
-    for case in CASES {
+    for case in FAMILIES {
         let golden = Checkpoint::open_file(&cases().join(case).join("golden.safetensors")).unwrap();
-        let base = cases().join(case).join("base");
-        let checkpoint = Checkpoint::open(&base).unwrap();
-        let network = hf::describe(&Config::read(&base.join("config.json")).unwrap(), &checkpoint).unwrap();
+        let (checkpoint, network) = checkpoint_of(case);
         for (to, least, most) in LIMITS {
             let converted = image::transformer::convert(&checkpoint, &network, to, false, || ()).unwrap();
             let file = ImageFile::of(Path::new(case), &converted.bytes);

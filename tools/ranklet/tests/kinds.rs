@@ -3,11 +3,10 @@
 
 mod common;
 
-use common::{Place, figure, ranklet, refusal};
+use common::{Place, cases, figure, image_of, ranklet, refusal};
 use ranklet_cli::checkpoint::Checkpoint;
-use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::stored::Stored;
-use ranklet_cli::image::{self, ImageFile, adapter};
+use ranklet_cli::image::{ImageFile, adapter};
 use ranklet_cli::peft;
 use ranklet_cli::quantize::WeightType;
 use ranklet_cli::sequences::{self, Batch};
@@ -44,10 +43,6 @@ const REFUSED: [(&str, &[&str]); 5] = [
 /// Holds one adapter in each of two subdirectories.
 const SEVERAL: &str = "several";
 
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/cases")
-}
-
 fn directory(kind: &str) -> PathBuf {
     cases().join("adapters").join(kind)
 }
@@ -58,14 +53,6 @@ fn json(name: &str) -> Value {
 
 fn base_of(kind: &str) -> String {
     json("kinds.json")[kind].as_str().unwrap().to_owned()
-}
-
-fn converted_base(case: &str, to: WeightType) -> ImageFile {
-    let base = cases().join(case).join("base");
-    let checkpoint = Checkpoint::open(&base).unwrap();
-    let network = hf::describe(&Config::read(&base.join("config.json")).unwrap(), &checkpoint).unwrap();
-    let converted = image::transformer::convert(&checkpoint, &network, to, false, || ()).unwrap();
-    ImageFile::of(Path::new(case), &converted.bytes)
 }
 
 /// Relative L2 error over the positions that count.
@@ -92,7 +79,7 @@ fn compare_outputs(kind: &str, names: &[Option<&str>], golden_name: &str, failur
         false => vec![true; off.shape.iter().rev().skip(1).product()],
     };
     for (to, limit, effect_limit) in TOLERANCES {
-        let file = converted_base(&base_of(kind), to);
+        let file = image_of(&base_of(kind), to, false);
         let model = file.model().unwrap();
         let t = model.spec().transformer().unwrap();
         let batch = Batch::read(&golden, &model, t).unwrap();
@@ -149,7 +136,7 @@ fn outputs_are_pefts() {
 /// Writes the base's image into a place of its own.
 fn place_with(kind: &str) -> Place {
     let place = Place::new();
-    place.write("base.rkl", converted_base(&base_of(kind), WeightType::I8).bytes());
+    place.write("base.rkl", image_of(&base_of(kind), WeightType::I8, false).bytes());
     place
 }
 
@@ -211,7 +198,7 @@ fn what_is_exported_comes_back() {
     let families = families.map(|case| (case, case.to_owned(), cases().join(case).join("adapter")));
     for (kind, base, dir) in kinds.into_iter().chain(families) {
         let place = Place::new();
-        place.write("base.rkl", converted_base(&base, WeightType::I8).bytes());
+        place.write("base.rkl", image_of(&base, WeightType::I8, false).bytes());
         let p = |n: &str| place.str(n);
         let (base, peft) = (p("base.rkl"), dir.display().to_string());
         ranklet(&["convert", "adapter", &peft, "--base", &base, "-o", &p("task.rkl")]).unwrap();

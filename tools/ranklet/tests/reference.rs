@@ -1,35 +1,19 @@
 //! The float reference against PyTorch, for every family and every kind of adapter: what `verify` measures by.
 
+mod common;
+
+use common::{FAMILIES, cases, checkpoint_of};
 use ranklet_cli::checkpoint::Checkpoint;
-use ranklet_cli::hf::{self, config::Config};
 use ranklet_cli::image::{self, ImageFile, stored::Stored};
 use ranklet_cli::peft;
 use ranklet_cli::peft::keys::{Part, name};
 use ranklet_cli::quantize::WeightType;
 use ranklet_cli::reference::{Reference, gradients::Gradients, layers::adapt};
 use ranklet_cli::sequences::Batch;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Relative L2: the goldens are rounded to `f32`, and the rotary angles to 2^-32 turns.
 const LIMIT: f64 = 1e-7;
-
-const FAMILIES: [&str; 15] = [
-    "bert",
-    "bert-classifier",
-    "bert-tokens",
-    "t5-encoder",
-    "t5-classifier",
-    "llama",
-    "llama-tied",
-    "llama-classifier",
-    "llama-bf16",
-    "mistral",
-    "qwen2",
-    "gpt2",
-    "gpt2-f16",
-    "encoder",
-    "encoder-pre",
-];
 
 /// Kinds of adapters, and their bases.
 const KINDS: [(&str, &str); 7] = [
@@ -41,10 +25,6 @@ const KINDS: [(&str, &str); 7] = [
     ("patterns", "llama"),
     ("rslora", "llama"),
 ];
-
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/cases")
-}
 
 /// Relative L2 over the positions that count.
 fn error(found: &[f64], expected: &[f32], golden: &Checkpoint) -> f64 {
@@ -59,9 +39,7 @@ fn error(found: &[f64], expected: &[f32], golden: &Checkpoint) -> f64 {
 
 fn compare(base: &str, golden: &Path, adapter: Option<&Path>, tensor: &str) {
     let golden = Checkpoint::open_file(golden).unwrap();
-    let directory = cases().join(base).join("base");
-    let checkpoint = Checkpoint::open(&directory).unwrap();
-    let network = hf::describe(&Config::read(&directory.join("config.json")).unwrap(), &checkpoint).unwrap();
+    let (checkpoint, network) = checkpoint_of(base);
     let converted = image::transformer::convert(&checkpoint, &network, WeightType::I8, false, || ()).unwrap();
     let file = ImageFile::of(Path::new(base), &converted.bytes);
     let model = file.model().unwrap();
@@ -98,9 +76,7 @@ fn families_are_torchs() {
 fn gradients_are_torchs() {
     for case in FAMILIES {
         let golden = Checkpoint::open_file(&cases().join(case).join("golden.safetensors")).unwrap();
-        let directory = cases().join(case).join("base");
-        let checkpoint = Checkpoint::open(&directory).unwrap();
-        let network = hf::describe(&Config::read(&directory.join("config.json")).unwrap(), &checkpoint).unwrap();
+        let (checkpoint, network) = checkpoint_of(case);
         let mut reference = Reference::read(&checkpoint, &network).unwrap();
         let read = peft::read(&cases().join(case).join("adapter"), None, &Stored::floats(&reference.layers)).unwrap();
         adapt(&mut reference.layers, &read.pairs);
@@ -144,9 +120,7 @@ fn gradients_are_torchs() {
 fn gradients_of_the_whole_are_difference_quotients() {
     for case in ["bert-classifier", "llama", "encoder-pre"] {
         let golden = Checkpoint::open_file(&cases().join(case).join("golden.safetensors")).unwrap();
-        let directory = cases().join(case).join("base");
-        let checkpoint = Checkpoint::open(&directory).unwrap();
-        let network = hf::describe(&Config::read(&directory.join("config.json")).unwrap(), &checkpoint).unwrap();
+        let (checkpoint, network) = checkpoint_of(case);
         let mut reference = Reference::read(&checkpoint, &network).unwrap();
         let converted = image::transformer::convert(&checkpoint, &network, WeightType::I8, false, || ()).unwrap();
         let file = ImageFile::of(Path::new(case), &converted.bytes);

@@ -2,15 +2,11 @@
 
 mod common;
 
-use common::{Net, Place, ranklet, refusal};
+use common::{Net, Place, cases, ranklet, refusal};
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::report::Report;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/cases")
-}
+use std::path::Path;
 
 fn checkpoint(case: &str) -> String {
     cases().join(case).join("base").display().to_string()

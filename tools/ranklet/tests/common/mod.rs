@@ -4,6 +4,9 @@
 use clap::Parser;
 use ranklet_cli::checkpoint::Checkpoint;
 use ranklet_cli::commands::{Cli, execute};
+use ranklet_cli::hf::{self, Network, config::Config};
+use ranklet_cli::image::{self, ImageFile};
+use ranklet_cli::quantize::WeightType;
 use ranklet_cli::report::{Report, chain};
 use ranklet_cli::save::{Out, safetensors};
 use ranklet_host_tests::fixture::relative_l2;
@@ -19,6 +22,45 @@ pub fn figure(table: &str, case: &str, weights: &str, what: &str, text: &str, li
         "{}",
         json!({"record": "accuracy", "table": table, "case": case, "weights": weights, "what": what, "text": text, "limit": limit})
     );
+}
+
+/// Golden cases of every family: `models/cases`.
+pub const FAMILIES: [&str; 15] = [
+    "bert",
+    "bert-classifier",
+    "bert-tokens",
+    "t5-encoder",
+    "t5-classifier",
+    "llama",
+    "llama-tied",
+    "llama-classifier",
+    "llama-bf16",
+    "mistral",
+    "qwen2",
+    "gpt2",
+    "gpt2-f16",
+    "encoder",
+    "encoder-pre",
+];
+
+/// Where they are.
+pub fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/cases")
+}
+
+/// A case's base in floats, and what is known of it.
+pub fn checkpoint_of(case: &str) -> (Checkpoint, Network) {
+    let base = cases().join(case).join("base");
+    let checkpoint = Checkpoint::open(&base).unwrap();
+    let network = hf::describe(&Config::read(&base.join("config.json")).unwrap(), &checkpoint).unwrap();
+    (checkpoint, network)
+}
+
+/// A case's base as an image; `wide`: with a 32-bit residual stream.
+pub fn image_of(case: &str, to: WeightType, wide: bool) -> ImageFile {
+    let (checkpoint, network) = checkpoint_of(case);
+    let converted = image::transformer::convert(&checkpoint, &network, to, wide, || ()).unwrap();
+    ImageFile::of(Path::new(case), &converted.bytes)
 }
 
 /// A deterministic source of values in −1..1.
