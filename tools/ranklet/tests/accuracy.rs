@@ -6,12 +6,11 @@ mod common;
 use common::{cases, figure, image_of};
 use ranklet::model::CacheType;
 use ranklet_cli::checkpoint::Checkpoint;
-use ranklet_cli::hf::{self, config::Config};
-use ranklet_cli::image::{self, ImageFile, adapter, stored::Stored};
+use ranklet_cli::image::{ImageFile, adapter, stored::Stored};
 use ranklet_cli::peft;
 use ranklet_cli::quantize::WeightType;
 use ranklet_cli::sequences::{self, Batch};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn golden(case: &str) -> Checkpoint {
     Checkpoint::open_file(&cases().join(case).join("golden.safetensors")).unwrap()
@@ -56,7 +55,7 @@ fn the_recipe_of_a_t5_classifier_agrees() {
         let t = model.spec().transformer().unwrap();
         let batch = Batch::read(&golden, &model, t).unwrap();
         let read = peft::read(&cases().join(case).join("adapter"), None, &Stored::of(&model)).unwrap();
-        let task = ImageFile::of(Path::new("task"), &adapter::image_of(&read, &model, false).unwrap());
+        let task = ImageFile::of(Path::new("task"), &adapter::convert(&read, &model, false).unwrap());
         let adapter = task.adapter(&model).unwrap();
         for (what, name, adapters) in
             [("base", "output_base", vec![]), ("with adapter", "output_adapter", vec![adapter.view()])]
