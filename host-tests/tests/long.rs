@@ -1,8 +1,7 @@
 //! Long trainings of a transformer: nothing drifts, sticks or overflows (tests are built with checked arithmetic).
 //!
 //! A thousand steps here; a hundred thousand by `cargo test --release -p ranklet-host-tests --test long -- --ignored --nocapture`, which
-//! `cargo xtask test --exhaustive` runs too. (In release, overflow is not checked; the first ten thousand steps are the same, and
-//! those are run with checks in the thousand.)
+//! `cargo xtask test --exhaustive` runs too (in release, without the checks: three minutes).
 
 use ranklet::fixed::hash::{Purpose, Seed, Stream};
 use ranklet::fixed::{Exp, Real};

@@ -43,6 +43,7 @@ def save(model, directory):
     """A PEFT directory, without a model card and without the path of a base."""
     shutil.rmtree(directory, ignore_errors=True)
     model.peft_config["default"].base_model_name_or_path = None
+    model.peft_config["default"].base_model_name_or_path = "models/story/base"  # and no path of this machine
     model.save_pretrained(directory)
     (directory / "README.md").unlink(missing_ok=True)
     tidy(directory)

@@ -45,7 +45,7 @@ enum Command {
     Setup,
     /// Everything: format, lints, docs, host tests, firmware on every emulated board.
     Test {
-        /// Also sweep the nonlinear functions over every argument, in release: minutes.
+        /// Also sweep the nonlinear functions over every argument, and train a hundred thousand steps, in release: minutes.
         #[arg(long)]
         exhaustive: bool,
     },

@@ -81,11 +81,13 @@ pub(super) fn convergence(steps: &mut Steps) {
     steps.program("convergence beside floats", cargo().args(arguments).args(["--", "--check", "digits"]));
 }
 
-/// The nonlinear functions over every argument.
+/// What takes minutes: the nonlinear functions over every argument, and long trainings.
 pub(super) fn sweeps(steps: &mut Steps) {
     let mut command = cargo();
     command.env("RANKLET_EXHAUSTIVE", "1").args(["test", "--quiet", "--release", "--package", "ranklet", "fixed::"]);
     steps.tests("tests: every argument", &mut command);
+    let long = ["test", "--quiet", "--release", "--package", "ranklet-host-tests", "--test", "long", "--", "--ignored"];
+    steps.tests("tests: a hundred thousand steps", cargo().args(long));
 }
 
 /// The cargo that runs this command, in the root of the workspace.
