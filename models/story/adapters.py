@@ -40,10 +40,9 @@ def tokens_of_austen():
 
 
 def save(model, directory):
-    """A PEFT directory, without a model card and without the path of a base."""
+    """A PEFT directory, without a model card; its base by its place in this project, not by that on this machine."""
     shutil.rmtree(directory, ignore_errors=True)
-    model.peft_config["default"].base_model_name_or_path = None
-    model.peft_config["default"].base_model_name_or_path = "models/story/base"  # and no path of this machine
+    model.peft_config["default"].base_model_name_or_path = "models/story/base"
     model.save_pretrained(directory)
     (directory / "README.md").unlink(missing_ok=True)
     tidy(directory)
