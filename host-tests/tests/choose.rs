@@ -282,10 +282,12 @@ fn a_prefix_that_is_kept_changes_no_bit() {
                 let plan = plan(&file, Train::adamw().rank(3).dropout().immediate());
                 let mut memory = vec![0xA5; plan.bytes() + 15];
                 let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
-                let mut learner = learn.fresh(&model, Seed(3)).expect("a learner");
+                // Pairs that do something, above and below.
+                let pairs = AdapterFixture::random(&model, 3, 0.2, 1.0, 5);
+                let mut learner = learn.resume(&model, &pairs.open(&model)).expect("a learner");
                 learner.choose(|site, _| site >= lowest).expect("something learns");
                 let trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer").seed(Seed(8));
-                let mut trainer = trainer.dropout(Real::ratio(1, 8)).expect("planned for it");
+                let mut trainer = trainer;
                 let mut kept: Vec<Option<Kept>> = vec![None; 3];
                 let (mut units, mut losses) = (0, vec![]);
                 for n in [0, 1, 2, 1, 0, 2, 2, 0] {
@@ -330,6 +332,14 @@ fn a_prefix_that_is_kept_changes_no_bit() {
                 learner.choose(|_, _| true).expect("something learns");
                 let mut trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer");
                 assert!(trainer.prefix().is_none(), "of another lowest layer");
+                // Nor with dropout, which masks what is below anew, nor where the projection of features learns.
+                let target = SequenceTarget::Pooled(ranklet::train::Target::Class(0));
+                let has_input = t.input_site().is_some();
+                trainer.sequence(sequence(0), target, &mut scratch).expect("a sample");
+                trainer.step(&mut scratch).expect("its units");
+                assert_eq!(trainer.prefix().is_none(), has_input);
+                let mut trainer = trainer.dropout(Real::ratio(1, 8)).expect("planned for it");
+                assert!(trainer.prefix().is_none());
                 (planes(&learner), losses, units)
             };
             let (expected, losses, all) = run(false);

@@ -207,7 +207,7 @@ impl<'a> Learn<'a> {
     /// the same optimizer and seed the same bits come out as if nothing had happened.
     ///
     /// # Errors
-    /// See [`RestoreError`]; nothing has been copied then.
+    /// See [`RestoreError`]. The buffers are used up then: split the memory anew to start afresh.
     pub fn restore(self, model: &Model<'_>, bytes: &[u8]) -> Result<Learner<'a>, RestoreError> {
         let mut parts = Parts(bytes);
         if parts.take(MAGIC.len()) != MAGIC {
@@ -277,7 +277,9 @@ impl<'a> Learn<'a> {
         }
         parts.fill(learner.first);
         parts.fill(learner.second);
-        if !learner.is_sound() {
+        let learns = |states: &[TensorState]| states.iter().any(TensorState::learns);
+        let a = learner.train.only_b && learner.states.iter().step_by(2).any(TensorState::learns);
+        if !learner.is_sound() || a || !learns(learner.states) || pending > samples {
             return Err(RestoreError::Contents);
         }
         (learner.samples, learner.steps, learner.moment_steps) = (samples, steps, moment_steps);

@@ -51,8 +51,8 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     }
 
     /// What the last sequence brought to the lowest block that learns, to be kept and given to [`behind`](Trainer::behind) when the same
-    /// sequence comes again: the blocks below need not run then. `None` in the middle of a sample, before the first, for a network
-    /// with encoder and decoder, and for a 32-bit residual stream.
+    /// sequence comes again: the blocks below need not run then. `None` in the middle of a sample, before the first, with dropout, where
+    /// the projection of features learns, for a network with encoder and decoder, and for a 32-bit residual stream.
     ///
     /// It stays right as long as nothing below changes: what is frozen there, and the adapters beside. (Kept for samples that are
     /// seen again and again: Skip2-LoRA, arXiv:2410.21073.)
@@ -62,7 +62,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         let (t, plan) = (spec.transformer()?, self.learner.plan?);
         let Under { own, run, .. } = self.learner.sequence;
         let shape = LearnShape::of(spec, t, plan);
-        if self.learner.phase != Phase::Idle || run.is_none() || t.has_cross() || shape.wide_stream {
+        if self.learner.phase != Phase::Idle || run.is_none() || !self.has_prefix(t, &shape) {
             return None;
         }
         let course = course(self.learner, t);
@@ -77,7 +77,8 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     /// As [`sequence`](Trainer::sequence), for one whose [`prefix`](Trainer::prefix) is known: the same bits, without the blocks below.
     ///
     /// # Errors
-    /// [`TrainError::Prefix`] where it is of another length, or of another block than the lowest that learns; and as `sequence`. The
+    /// [`TrainError::Prefix`] where it is of another length, of another block than the lowest that learns, or where there is none; and as
+    /// `sequence`. The
     /// adapter and its gradients are unchanged.
     pub fn behind(
         &mut self,
@@ -87,6 +88,13 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
         self.lesson_of(None, sequence, target, Some(prefix), scratch)
+    }
+
+    /// Whether what comes to the lowest block that learns is the same every time, and is kept in 16 bits: not where the projection of the
+    /// features learns, which stands before all blocks, and not with dropout, which masks what is frozen below as well.
+    fn has_prefix(&self, t: &Transformer, shape: &LearnShape) -> bool {
+        let projection = t.input_site() == Some(self.learner.lowest_site());
+        !(t.has_cross() || shape.wide_stream || projection || !self.dropout.is_zero())
     }
 
     fn lesson_of(
@@ -119,7 +127,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         if let Some(p) = prefix {
             let found = (usize::from(p.block), p.exponents.len(), p.mantissas.len());
             let expected = (low, sequence.len(), sequence.len() * t.dim);
-            if found != expected || shape.wide_stream || t.has_cross() {
+            if found != expected || !self.has_prefix(&t, &shape) {
                 return Err(TrainError::Prefix { expected: (low, sequence.len()), found: (found.0, found.1) });
             }
         }

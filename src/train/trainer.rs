@@ -365,7 +365,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
 
     /// Goes on behind the last unit of a sample.
     fn finish(&mut self) {
-        self.learner.pending += 1;
+        self.learner.pending = self.learner.pending.saturating_add(1);
         self.learner.phase = if self.learner.pending >= self.accumulate {
             Phase::Norm { tensor: 0, sum: Real::ZERO }
         } else {

@@ -44,7 +44,8 @@ impl<'a> Learn<'a> {
     fn carve(train: &Train, plan: &Plan<'_>, from: &mut Workspace<'a>) -> Learn<'a> {
         let l = plan.learn_lengths().unwrap_or_default();
         Learn {
-            train: *train,
+            // A perceptron's gradients are accumulated together all the same.
+            train: Train { immediate: train.immediate && plan.learn_plan().is_some(), ..*train },
             scratch: plan.scratch_lengths(),
             records: from.carve(l.records),
             states: from.carve(2 * l.records),

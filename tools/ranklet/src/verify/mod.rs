@@ -18,7 +18,7 @@ use crate::reference::chain::Chain;
 use crate::reference::layers::{Layer, adapt};
 use crate::reference::{Reference, Seen};
 use crate::sequences;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ranklet::fixed::{Exp, Tile, TileMut};
 use ranklet::layer::linear::Scratch;
 use ranklet::layer::{Activation, Linear};
@@ -138,6 +138,7 @@ fn side(
         }
         _ => anyhow::bail!("the checkpoint and the base are of different kinds"),
     }
+    ensure!(!outputs.expected.is_empty(), "nothing to compare: no token of the input counts");
     let mut output = Ratio::default();
     output.add(&outputs.expected, outputs.found.iter().copied());
     Ok((Side { layers: probe.finish()?, output }, outputs))

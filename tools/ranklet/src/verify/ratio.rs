@@ -19,7 +19,12 @@ impl Ratio {
     /// Signal to noise, in dB: 20 for every digit. Infinite where nothing is wrong.
     #[must_use]
     pub fn db(&self) -> f64 {
-        if self.noise == 0.0 { f64::INFINITY } else { 10.0 * (self.signal / self.noise).log10() }
+        match self.noise {
+            0.0 => f64::INFINITY,
+            noise if noise.is_finite() => 10.0 * (self.signal / noise).log10(),
+            // What is no number is nothing but noise.
+            _ => f64::NEG_INFINITY,
+        }
     }
 
     /// The relative error: √(noise / signal).
