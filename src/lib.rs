@@ -13,6 +13,7 @@
 //! | [`layer`] | linear + LoRA and the head; forward and backward side by side |
 //! | [`kernel`] | the seam for speed: inner products, generic and per architecture |
 //! | [`image`] | the flash format: layout, checked zero-copy view, emitter |
+//! | `store` (feature `store`) | what outlasts a power loss: records on NOR flash |
 //! | [`fixed`] | numbers: block floating point, named roundings, nonlinear functions |
 //! | [`memory`] | memory that is cut into slices |
 //! | `float` | the only file that knows `f32`: at the edges |
@@ -30,7 +31,7 @@
 //! }
 //! ```
 //!
-//! `examples/learn.rs` trains an adapter, saves it, and uses it where it was saved. Features: `train` and `float` are on
+//! `examples/learn.rs` trains an adapter, saves it, and uses it where it was saved. Features: `train`, `store` and `float` are on
 //! unless switched off, `arm-dsp` chooses the kernels for cores with that extension (and does nothing elsewhere), `defmt` gives
 //! errors a format.
 #![no_std]
@@ -50,6 +51,8 @@ pub mod kernel;
 pub mod layer;
 pub mod memory;
 pub mod model;
+#[cfg(feature = "store")]
+pub mod store;
 #[cfg(feature = "train")]
 pub mod train;
 

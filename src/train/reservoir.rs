@@ -4,9 +4,15 @@
 //! N of all samples that were ever offered, each with the same probability, whatever their number ("algorithm R": Vitter, "Random sampling
 //! with a reservoir", 1985); after every new sample some of them are trained on once more.
 //!
-//! `examples/replay.rs` shows what is forgotten without it.
+//! `examples/replay.rs` shows what is forgotten without it. [`flash`] has one whose samples outlast a power loss; `draw` is what chance decides
+//! in both.
 
-use crate::fixed::hash::{Purpose, Seed, Stream};
+mod draw;
+#[cfg(feature = "store")]
+pub mod flash;
+
+use crate::fixed::hash::Seed;
+use draw::Draw;
 use heapless::Vec;
 
 /// N samples of all that were offered. `S` is whatever a sample is: its values and its label.
@@ -28,27 +34,24 @@ use heapless::Vec;
 #[derive(Clone, Debug)]
 pub struct Reservoir<S, const N: usize> {
     samples: Vec<S, N>,
-    offered: u32,
-    replays: u32,
-    seed: Seed,
+    draw: Draw,
 }
 
 impl<S, const N: usize> Reservoir<S, N> {
     /// Empty. The seed decides what is kept, and what is shown again.
     #[must_use]
     pub const fn new(seed: Seed) -> Self {
-        Reservoir { samples: Vec::new(), offered: 0, replays: 0, seed }
+        Reservoir { samples: Vec::new(), draw: Draw::new(seed) }
     }
 
     /// Offers a sample; returns the one that has to go for it, or itself where it is not kept.
     pub fn offer(&mut self, sample: S) -> Option<S> {
-        let place = self.below(Purpose::Reservoir, self.offered, 0, self.offered.saturating_add(1));
-        self.offered = self.offered.saturating_add(1);
+        let Some(place) = self.draw.offer(N) else { return Some(sample) };
         let sample = match self.samples.push(sample) {
             Ok(()) => return None,
             Err(sample) => sample,
         };
-        match self.samples.get_mut(place as usize) {
+        match self.samples.get_mut(place) {
             Some(old) => Some(core::mem::replace(old, sample)),
             None => Some(sample),
         }
@@ -56,15 +59,8 @@ impl<S, const N: usize> Reservoir<S, N> {
 
     /// So many of those that are held, drawn one by one: a sample may come twice, none comes while it is empty. Every call draws anew.
     pub fn replay(&mut self, count: usize) -> impl Iterator<Item = &S> {
-        let call = self.replays;
-        self.replays = self.replays.wrapping_add(1);
-        let (this, len) = (&*self, self.samples.len() as u32);
-        (0..count as u32).filter_map(move |n| this.samples.get(this.below(Purpose::Replay, call, n, len) as usize))
-    }
-
-    /// Uniform in `0..n`, but for 2^-32; 0 where n is 0.
-    fn below(&self, purpose: Purpose, step: u32, draw: u32, n: u32) -> u32 {
-        ((u64::from(Stream::new(self.seed, purpose, step, 0).at(draw)) * u64::from(n)) >> 32) as u32
+        let (this, call, len) = (&self.samples, self.draw.replay(), self.samples.len());
+        (0..count as u32).filter_map(move |n| this.get(call.at(n, len)))
     }
 
     /// Samples that are held.
@@ -82,7 +78,7 @@ impl<S, const N: usize> Reservoir<S, N> {
     /// Samples that were offered.
     #[must_use]
     pub const fn offered(&self) -> u32 {
-        self.offered
+        self.draw.offered
     }
 
     /// Those that are held.

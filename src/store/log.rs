@@ -1,0 +1,447 @@
+//! [`Log`]: records in a stretch of NOR flash, one behind the other. Of several with one key the newest counts.
+//!
+//! ```text
+//!  head of the log, once the stretch has been erased            a record, at multiples of the unit
+//!   0        4         8        12        16                     0          8        12         16        20   24
+//!   +--------+---------+--------+---------+                      +----------+--------+----------+---------+----+-------+-----
+//!   | "RKLG" | kind    | turn   | CRC-32  |                      | key      | length | CRC-32   | CRC-32  | 0  | bytes | 0xFF
+//!   |        | u32     | u32    | of 0-11 |                      | u64      | u32    | of bytes | of 0-15 |    |       | …
+//!   +--------+---------+--------+---------+                      +----------+--------+----------+---------+----+-------+-----
+//! ```
+//!
+//! Little-endian. The unit is what the flash reads and writes at once, at least 8 bytes; records may be longer than a page.
+//!
+//! Power may be lost at any moment. A record's head is written first, so that where the next one begins is known even if its
+//! bytes were not written to their end; then they do not have their CRC, and the record counts as not there. Behind a head that is not
+//! sound, cut short or damaged, the next one is looked for. (A bit that was programmed too weakly to be read twice alike is the flash's own
+//! matter.) What sequential-storage does for pages of small items; this is for few records of any length, and without an executor.
+
+use core::ops::Range;
+use embedded_storage::nor_flash::NorFlash;
+
+use crate::image::layout::CRC;
+
+/// Bytes that are read or written at a time, on the stack.
+const CHUNK: usize = 64;
+const MAGIC: [u8; 4] = *b"RKLG";
+/// Bytes of the log's head, and of a record's.
+const HEAD: usize = 16;
+const RECORD: usize = 24;
+
+/// Why something is not in a store, or cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum StoreError<E> {
+    /// The flash failed.
+    Flash(E),
+    /// The stretch is not of whole pages inside the flash.
+    Stretch {
+        /// Its first byte, and the one behind its last.
+        from: u32,
+        /// See `from`.
+        to: u32,
+        /// Bytes of a page: what is erased together.
+        page: usize,
+        /// Bytes of the flash.
+        capacity: usize,
+    },
+    /// It reads or writes more bytes at once, or another number, than can be dealt with: a power of two up to 64.
+    Unit(usize),
+    /// There is no room.
+    Full {
+        /// Bytes that are needed, heads included.
+        needed: usize,
+        /// Bytes that there are.
+        room: usize,
+    },
+    /// What is to be read is longer than where it is to go, or what is to be kept longer than what was planned.
+    Length {
+        /// Bytes it has.
+        found: usize,
+        /// Bytes there are for it.
+        most: usize,
+    },
+}
+
+impl<E: core::fmt::Debug> core::fmt::Display for StoreError<E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            StoreError::Flash(e) => write!(f, "the flash failed: {e:?}"),
+            StoreError::Stretch { from, to, page, capacity } => write!(
+                f,
+                "{from:#x} to {to:#x} is not a stretch of whole pages ({page} bytes each) of a flash of {capacity} bytes"
+            ),
+            StoreError::Unit(unit) => {
+                write!(f, "a flash that is read or written {unit} bytes at once; expected a power of two up to {CHUNK}")
+            }
+            StoreError::Full { needed, room } => write!(f, "{needed} bytes are needed, and there is room for {room}"),
+            StoreError::Length { found, most } => write!(f, "{found} bytes, where there may be {most}"),
+        }
+    }
+}
+
+impl<E: core::fmt::Debug> core::error::Error for StoreError<E> {}
+
+/// A record that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// As it was given.
+    pub key: u64,
+    /// Bytes it has.
+    pub len: usize,
+    /// Where its head is.
+    at: u32,
+    crc: u32,
+}
+
+/// Records in a stretch of flash. The flash itself is given to every call, so that several logs may share it.
+#[derive(Clone, Debug)]
+pub struct Log {
+    from: u32,
+    to: u32,
+    kind: u32,
+    unit: u32,
+    /// Which of several logs is the newest: it counts up when one takes over from another. `None` before there is a head.
+    turn: Option<u32>,
+    /// Behind the last record.
+    end: u32,
+}
+
+impl Log {
+    /// The log in a stretch of whole pages. One that has no log of this `kind` (a number of the caller's, for what the records mean) counts
+    /// as empty, whatever lies there: it is erased by the first [`append`](Log::append), and not before.
+    ///
+    /// # Errors
+    /// [`StoreError::Stretch`], [`StoreError::Unit`], [`StoreError::Flash`].
+    pub fn open<F: NorFlash>(flash: &mut F, stretch: Range<u32>, kind: u32) -> Result<Log, StoreError<F::Error>> {
+        let (page, capacity) = (F::ERASE_SIZE, flash.capacity());
+        let Range { start: from, end: to } = stretch;
+        let whole = |at: u32| (at as usize).is_multiple_of(page.max(1));
+        let fits = (to - from.min(to)) as usize >= HEAD.max(page) && to as usize <= capacity;
+        if !(whole(from) && whole(to) && fits) {
+            return Err(StoreError::Stretch { from, to, page, capacity });
+        }
+        for unit in [F::READ_SIZE, F::WRITE_SIZE] {
+            if !unit.is_power_of_two() || unit > CHUNK {
+                return Err(StoreError::Unit(unit));
+            }
+        }
+        let unit = F::READ_SIZE.max(F::WRITE_SIZE).max(8) as u32;
+        let mut log = Log { from, to, kind, unit, turn: None, end: from };
+        let head: [u8; HEAD] = log.head_at(flash, from)?;
+        let [magic, found, turn, crc] = words(&head);
+        if magic == u32::from_le_bytes(MAGIC) && found == kind && crc == checksum(head.get(..12).unwrap_or(&[])) {
+            log.turn = Some(turn);
+            log.end = log.first();
+            log.end = log.walk(flash, |_| ())?;
+        }
+        Ok(log)
+    }
+
+    /// Bytes that a record of `len` bytes takes of a flash with this reading and writing size, at most.
+    #[must_use]
+    pub const fn bytes_of<F: NorFlash>(len: usize) -> usize {
+        let unit = if F::READ_SIZE > F::WRITE_SIZE { F::READ_SIZE } else { F::WRITE_SIZE };
+        let unit = if unit > 8 { unit } else { 8 };
+        RECORD.next_multiple_of(unit) + len.next_multiple_of(unit)
+    }
+
+    /// Bytes that there are for records in all.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.to.saturating_sub(self.first()) as usize
+    }
+
+    /// Bytes that are left for records.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        let behind = if self.turn.is_some() { self.end } else { self.first() };
+        self.to.saturating_sub(behind) as usize
+    }
+
+    /// Which of several logs is newest; `None` where there is none.
+    #[must_use]
+    pub const fn turn(&self) -> Option<u32> {
+        self.turn
+    }
+
+    /// Erases the stretch. Without a head it counts as empty until [`commit`](Log::commit): who fills it from another log begins so.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub fn erase<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
+        // The page with the head goes first: what was is over as soon as anything is.
+        self.turn = None;
+        flash.erase(self.from, self.to).map_err(StoreError::Flash)?;
+        self.end = self.first();
+        Ok(())
+    }
+
+    /// Writes the head: from now on the records count.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub fn commit<F: NorFlash>(&mut self, flash: &mut F, turn: u32) -> Result<(), StoreError<F::Error>> {
+        let mut head = [0; HEAD];
+        set(&mut head, 0, u32::from_le_bytes(MAGIC));
+        set(&mut head, 4, self.kind);
+        set(&mut head, 8, turn);
+        let crc = checksum(head.get(..12).unwrap_or(&[]));
+        set(&mut head, 12, crc);
+        self.put(flash, self.from, &head)?;
+        self.turn = Some(turn);
+        Ok(())
+    }
+
+    /// Forgets all records.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub fn clear<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
+        let turn = self.turn.map_or(1, |turn| turn.wrapping_add(1));
+        self.erase(flash)?;
+        self.commit(flash, turn)
+    }
+
+    /// Writes a record of `len` bytes behind the others; `fill` is asked for all of them twice, in pieces: `(offset, piece)`.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: nothing was written. [`StoreError::Flash`]: the record is not there; those before it are.
+    pub fn append<F: NorFlash>(
+        &mut self,
+        flash: &mut F,
+        key: u64,
+        len: usize,
+        mut fill: impl FnMut(usize, &mut [u8]),
+    ) -> Result<(), StoreError<F::Error>> {
+        let needed = self.up(RECORD).saturating_add(self.up(len));
+        if needed > self.room() {
+            return Err(StoreError::Full { needed, room: self.room() });
+        }
+        if self.turn.is_none() {
+            self.clear(flash)?;
+        }
+        self.write(flash, key, len, &mut fill)
+    }
+
+    /// Copies a record of another log behind those of this one, which may have been erased and have no head yet; returns whether
+    /// its bytes were sound: it is not there otherwise.
+    ///
+    /// # Errors
+    /// As [`append`](Log::append).
+    pub fn copy<F: NorFlash>(
+        &mut self,
+        flash: &mut F,
+        of: &Log,
+        record: &Record,
+    ) -> Result<bool, StoreError<F::Error>> {
+        let needed = self.up(RECORD).saturating_add(self.up(record.len));
+        let room = (self.to - self.end) as usize;
+        if needed > room {
+            return Err(StoreError::Full { needed, room });
+        }
+        if !of.read(flash, record, |_, _| ())? {
+            return Ok(false);
+        }
+        self.put(flash, self.end, &head_of(record.key, record.len, record.crc))?;
+        let (from, to) = (record.at + of.up(RECORD) as u32, self.end + self.up(RECORD) as u32);
+        let mut piece = [0; CHUNK];
+        for offset in (0..record.len).step_by(CHUNK) {
+            let piece = piece.get_mut(..self.up(CHUNK.min(record.len - offset))).unwrap_or_default();
+            flash.read(from + offset as u32, piece).map_err(StoreError::Flash)?;
+            self.put(flash, to + offset as u32, piece)?;
+        }
+        self.end += needed as u32;
+        Ok(true)
+    }
+
+    fn write<F: NorFlash>(
+        &mut self,
+        flash: &mut F,
+        key: u64,
+        len: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), StoreError<F::Error>> {
+        let mut piece = [0; CHUNK];
+        let mut crc = CRC.digest();
+        for at in (0..len).step_by(CHUNK) {
+            let piece = piece.get_mut(..CHUNK.min(len - at)).unwrap_or_default();
+            fill(at, piece);
+            crc.update(piece);
+        }
+        let head = head_of(key, len, crc.finalize());
+        let written = self.write_record(flash, &head, len, fill);
+        if written.is_ok() {
+            self.end += (self.up(RECORD) + self.up(len)) as u32;
+        } else {
+            // The next record begins behind what has come of it, which the flash knows best.
+            self.end = self.first();
+            self.end = self.walk(flash, |_| ())?;
+        }
+        written
+    }
+
+    fn write_record<F: NorFlash>(
+        &self,
+        flash: &mut F,
+        head: &[u8; RECORD],
+        len: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), StoreError<F::Error>> {
+        self.put(flash, self.end, head)?;
+        let at = self.end + self.up(RECORD) as u32;
+        let mut piece = [0; CHUNK];
+        for offset in (0..len).step_by(CHUNK) {
+            let piece = piece.get_mut(..CHUNK.min(len - offset)).unwrap_or_default();
+            fill(offset, piece);
+            self.put(flash, at + offset as u32, piece)?;
+        }
+        Ok(())
+    }
+
+    /// The newest record whose key `is`, of those that begin before `before` (the newest of all: `None`).
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub fn find<F: NorFlash>(
+        &self,
+        flash: &mut F,
+        before: Option<&Record>,
+        is: impl Fn(u64) -> bool,
+    ) -> Result<Option<Record>, StoreError<F::Error>> {
+        let limit = before.map_or(u32::MAX, |r| r.at);
+        let mut newest = None;
+        self.each(flash, |r| {
+            if r.at < limit && is(r.key) {
+                newest = Some(r);
+            }
+        })?;
+        Ok(newest)
+    }
+
+    /// All records, the oldest first; whether their bytes are sound only [`read`](Log::read) tells.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub fn each<F: NorFlash>(&self, flash: &mut F, each: impl FnMut(Record)) -> Result<(), StoreError<F::Error>> {
+        if self.turn.is_some() {
+            self.walk(flash, each)?;
+        }
+        Ok(())
+    }
+
+    /// Gives `take` the bytes of a record in pieces, `(offset, piece)`; returns whether they are those that were written. What was
+    /// taken means nothing otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub fn read<F: NorFlash>(
+        &self,
+        flash: &mut F,
+        record: &Record,
+        mut take: impl FnMut(usize, &[u8]),
+    ) -> Result<bool, StoreError<F::Error>> {
+        let at = record.at + self.up(RECORD) as u32;
+        let mut crc = CRC.digest();
+        let mut piece = [0; CHUNK];
+        for offset in (0..record.len).step_by(CHUNK) {
+            let len = CHUNK.min(record.len - offset);
+            let whole = piece.get_mut(..self.up(len)).unwrap_or_default();
+            flash.read(at + offset as u32, whole).map_err(StoreError::Flash)?;
+            let piece = whole.get(..len).unwrap_or(&[]);
+            crc.update(piece);
+            take(offset, piece);
+        }
+        Ok(crc.finalize() == record.crc)
+    }
+
+    /// Goes over the heads of all records; returns where the next one would be.
+    fn walk<F: NorFlash>(&self, flash: &mut F, mut each: impl FnMut(Record)) -> Result<u32, StoreError<F::Error>> {
+        let mut at = self.first();
+        let step = self.up(RECORD) as u32;
+        // While a log is being walked for the first time its end is its beginning.
+        let known = if self.end > at { self.end } else { self.to };
+        // Behind a head that is not sound: where the next record is has to be looked for, and how far anything was written.
+        let mut lost = false;
+        let mut end = at;
+        while known.saturating_sub(at) >= step {
+            let head: [u8; RECORD] = self.head_at(flash, at)?;
+            let blank = head.iter().all(|&b| b == 0xFF);
+            if blank && !lost {
+                break;
+            }
+            let [low, high, len, crc] = words(&head);
+            let own = head.get(16..20).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_le_bytes(*b));
+            let behind = (self.to - at - step) as usize;
+            if own == checksum(head.get(..16).unwrap_or(&[])) && len as usize <= behind {
+                let key = u64::from(low) | u64::from(high) << 32;
+                each(Record { key, len: len as usize, at, crc });
+                at += step + self.up(len as usize) as u32;
+                end = at;
+            } else {
+                lost = true;
+                end = if blank { end } else { at + step };
+                at += self.unit;
+            }
+        }
+        Ok(end)
+    }
+
+    /// Where the first record is.
+    const fn first(&self) -> u32 {
+        self.from + HEAD.next_multiple_of(self.unit as usize) as u32
+    }
+
+    const fn up(&self, len: usize) -> usize {
+        len.next_multiple_of(self.unit as usize)
+    }
+
+    /// Writes up to [`CHUNK`] bytes, and 0xFF behind them to the end of a unit.
+    fn put<F: NorFlash>(&self, flash: &mut F, at: u32, bytes: &[u8]) -> Result<(), StoreError<F::Error>> {
+        let mut whole = [0xFF; CHUNK];
+        whole.iter_mut().zip(bytes).for_each(|(to, &b)| *to = b);
+        flash.write(at, whole.get(..self.up(bytes.len())).unwrap_or(&[])).map_err(StoreError::Flash)
+    }
+
+    fn head_at<F: NorFlash, const N: usize>(&self, flash: &mut F, at: u32) -> Result<[u8; N], StoreError<F::Error>> {
+        let mut whole = [0; CHUNK];
+        flash.read(at, whole.get_mut(..self.up(N)).unwrap_or_default()).map_err(StoreError::Flash)?;
+        Ok(*whole.first_chunk().unwrap_or(&[0; N]))
+    }
+}
+
+/// The head of a record.
+fn head_of(key: u64, len: usize, crc: u32) -> [u8; RECORD] {
+    let mut head = [0; RECORD];
+    set(&mut head, 0, key as u32);
+    set(&mut head, 4, (key >> 32) as u32);
+    set(&mut head, 8, len as u32);
+    set(&mut head, 12, crc);
+    let own = checksum(head.get(..16).unwrap_or(&[]));
+    set(&mut head, 16, own);
+    head
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    CRC.checksum(bytes)
+}
+
+/// The first four words.
+fn words(bytes: &[u8]) -> [u32; 4] {
+    let mut words = [0; 4];
+    words
+        .iter_mut()
+        .zip(bytes.chunks_exact(4))
+        .for_each(|(w, b)| *w = b.first_chunk().map_or(0, |b| u32::from_le_bytes(*b)));
+    words
+}
+
+fn set(bytes: &mut [u8], at: usize, word: u32) {
+    if let Some(to) = bytes.get_mut(at..at + 4) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests;

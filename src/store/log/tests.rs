@@ -1,0 +1,169 @@
+use super::*;
+use crate::store::mock::{Mock, PowerLoss};
+use crate::store::ram::Ram;
+use proptest::prelude::*;
+use std::vec;
+use std::vec::Vec;
+
+const KIND: u32 = 7;
+
+fn bytes_of(key: u64, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (key as usize * 31 + i * 7) as u8).collect()
+}
+
+fn append<F: NorFlash>(log: &mut Log, flash: &mut F, key: u64, len: usize) -> Result<(), StoreError<F::Error>> {
+    let bytes = bytes_of(key, len);
+    log.append(flash, key, len, |at, piece| piece.copy_from_slice(&bytes[at..at + piece.len()]))
+}
+
+fn read<F: NorFlash>(log: &Log, flash: &mut F, record: &Record) -> Result<Option<Vec<u8>>, StoreError<F::Error>> {
+    let mut bytes = vec![0; record.len];
+    let sound = log.read(flash, record, |at, piece| bytes[at..at + piece.len()].copy_from_slice(piece))?;
+    Ok(sound.then_some(bytes))
+}
+
+fn keys<F: NorFlash>(log: &Log, flash: &mut F) -> Vec<u64> {
+    let mut records = vec![];
+    log.each(flash, |r| records.push(r)).unwrap();
+    records.retain(|r| read(log, flash, r).unwrap().is_some_and(|b| b == bytes_of(r.key, r.len)));
+    records.iter().map(|r| r.key).collect()
+}
+
+fn works<const PAGE: usize, const WRITE: usize>(dirty: bool) {
+    let mut flash = Mock::<PAGE, WRITE>::new(4, dirty);
+    let mut log = Log::open(&mut flash, 0..4 * PAGE as u32, KIND).unwrap();
+    assert_eq!(keys(&log, &mut flash), []);
+    // Lengths that fill units, and do not; longer than a page; none.
+    for (key, len) in [(1, 8), (2, 13), (3, 64), (4, 65), (5, 0), (6, PAGE + 1)] {
+        append(&mut log, &mut flash, key, len).unwrap();
+    }
+    append(&mut log, &mut flash, 2, 20).unwrap();
+    let log = Log::open(&mut flash, 0..4 * PAGE as u32, KIND).unwrap();
+    assert_eq!(keys(&log, &mut flash), [1, 2, 3, 4, 5, 6, 2]);
+    let newest = log.find(&mut flash, None, |k| k == 2).unwrap().unwrap();
+    assert_eq!(newest.len, 20);
+    assert_eq!(log.find(&mut flash, Some(&newest), |k| k == 2).unwrap().unwrap().len, 13);
+    assert_eq!(log.find(&mut flash, None, |k| k == 9).unwrap(), None);
+    // Of another kind it is empty, until something is written.
+    let mut other = Log::open(&mut flash, 0..4 * PAGE as u32, KIND + 1).unwrap();
+    assert_eq!((keys(&other, &mut flash), other.turn()), (vec![], None));
+    append(&mut other, &mut flash, 8, 3).unwrap();
+    assert_eq!(keys(&other, &mut flash), [8]);
+    assert_eq!(Log::open(&mut flash, 0..4 * PAGE as u32, KIND).unwrap().turn(), None);
+}
+
+#[test]
+fn keeps_what_it_is_given() {
+    works::<256, 1>(false);
+    works::<256, 4>(true);
+    works::<512, 8>(true);
+    works::<512, 32>(false);
+    works::<1024, 64>(true);
+}
+
+#[test]
+fn ram_is_a_flash() {
+    let mut bytes = [0_u8; 200];
+    let mut ram: Ram<'_> = Ram::new(&mut bytes);
+    let mut log = Log::open(&mut ram, 0..192, KIND).unwrap();
+    append(&mut log, &mut ram, 1, 30).unwrap();
+    append(&mut log, &mut ram, 2, 30).unwrap();
+    assert_eq!(append(&mut log, &mut ram, 3, 100), Err(StoreError::Full { needed: 128, room: 64 }));
+    assert_eq!(keys(&log, &mut ram), [1, 2]);
+    log.clear(&mut ram).unwrap();
+    append(&mut log, &mut ram, 3, 100).unwrap();
+    assert_eq!(keys(&log, &mut ram), [3]);
+}
+
+#[test]
+fn stretches_that_do_not_fit_are_refused() {
+    let mut flash = Mock::<256, 4>::new(4, true);
+    for range in [0..1025, 1..256, 256..256, 512..256, 768..1280, 0..u32::MAX] {
+        assert!(matches!(Log::open(&mut flash, range, KIND), Err(StoreError::Stretch { .. })));
+    }
+    let mut wide = Mock::<256, 128>::new(4, true);
+    assert_eq!(Log::open(&mut wide, 0..1024, KIND).unwrap_err(), StoreError::Unit(128));
+    assert_eq!((flash.done, wide.done), (0, 0), "opening writes nothing");
+}
+
+proptest! {
+    /// Power goes anywhere: what was written before is there, in its order; what was being written is there whole or not at all; and it goes on.
+    #[test]
+    fn a_power_loss_takes_only_the_last(lens in prop::collection::vec(0_usize..150, 1..12), cut in 0_usize..400, dirty: bool) {
+        let mut flash = Mock::<256, 4>::new(8, dirty);
+        flash.cut = Some(cut);
+        let mut done = vec![];
+        let mut log = Log::open(&mut flash, 0..2048, KIND).unwrap();
+        let mut lost = false;
+        for (key, &len) in lens.iter().enumerate() {
+            match append(&mut log, &mut flash, key as u64, len) {
+                Ok(()) => done.push(key as u64),
+                Err(e) => {
+                    prop_assert_eq!(e, StoreError::Flash(PowerLoss));
+                    lost = true;
+                    break;
+                }
+            }
+        }
+        let mut flash = flash.again();
+        let mut log = Log::open(&mut flash, 0..2048, KIND).unwrap();
+        let mut found = keys(&log, &mut flash);
+        if lost && found.len() == done.len() + 1 {
+            // Its last bits were those that were there anyway.
+            done.push(done.len() as u64);
+        }
+        prop_assert_eq!(&found, &done);
+        append(&mut log, &mut flash, 99, 40).unwrap();
+        found.push(99);
+        let log = Log::open(&mut flash, 0..2048, KIND).unwrap();
+        prop_assert_eq!(keys(&log, &mut flash), found);
+    }
+
+    /// Whatever lies in the flash, opening and walking end, and hand out nothing beyond the stretch.
+    #[test]
+    fn any_bytes_are_survived(mut bytes in prop::collection::vec(any::<u8>(), 512), head: bool, at in 0_usize..400, len: u32) {
+        let mut first: Mock<256, 4> = Mock::new(2, false);
+        let mut log = Log::open(&mut first, 0..512, KIND).unwrap();
+        log.clear(&mut first).unwrap();
+        if head {
+            bytes[..16].copy_from_slice(&first.bytes[..16]);
+        }
+        // A record's head that is sound, with any length.
+        let mut record = [0; RECORD];
+        set(&mut record, 8, len);
+        let own = checksum(&record[..16]);
+        set(&mut record, 16, own);
+        let at = 16 + at / 8 * 8;
+        bytes[at..at + RECORD].copy_from_slice(&record);
+        let mut ram: Ram<'_, 256> = Ram::new(&mut bytes);
+        let log = Log::open(&mut ram, 0..512, KIND).unwrap();
+        let mut records = vec![];
+        log.each(&mut ram, |r| records.push(r)).unwrap();
+        for r in records {
+            read(&log, &mut ram, &r).unwrap();
+        }
+    }
+}
+
+/// After an error of the flash that was no power loss, the log goes on where it can.
+#[test]
+fn goes_on_after_an_error() {
+    for cut in 0..30 {
+        let mut flash = Mock::<256, 4>::new(4, false);
+        let mut log = Log::open(&mut flash, 0..1024, KIND).unwrap();
+        append(&mut log, &mut flash, 1, 20).unwrap();
+        flash.cut = Some(flash.done + cut);
+        let failed = append(&mut log, &mut flash, 2, 60).is_err();
+        flash.cut = None;
+        if failed {
+            // The log could not read then either; a new one does.
+            log = Log::open(&mut flash, 0..1024, KIND).unwrap();
+        }
+        append(&mut log, &mut flash, 3, 9).unwrap();
+        let mut found = keys(&log, &mut flash);
+        // Of a record whose last bits were missing, these may have been 1 anyway.
+        assert!(failed || found.contains(&2), "{cut}");
+        found.retain(|&key| key != 2);
+        assert_eq!(found, [1, 3], "{cut}");
+    }
+}
