@@ -52,6 +52,34 @@ impl Stream {
     }
 }
 
+/// 64 bits of all words it is given, in their order: to find again what was the same. Not for whom somebody wants to deceive.
+#[cfg(feature = "store")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Digest([u32; 2]);
+
+#[cfg(feature = "store")]
+impl Digest {
+    pub(crate) const NEW: Digest = Digest([0x243F_6A88, 0x85A3_08D3]);
+
+    pub(crate) const fn word(&mut self, word: u32) {
+        let Digest([a, b]) = *self;
+        *self = Digest([mix(a ^ word), mix(b.wrapping_mul(0x9E37_79B1).wrapping_add(word))]);
+    }
+
+    /// Bytes, and their number.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u32);
+        for chunk in bytes.chunks(4) {
+            self.word(chunk.iter().rev().fold(0, |word, &b| word << 8 | u32::from(b)));
+        }
+    }
+
+    pub(crate) const fn finish(self) -> u64 {
+        let Digest([a, b]) = self;
+        a as u64 | (b as u64) << 32
+    }
+}
+
 /// `lowbias32`: a bijection of 32 bits with a low avalanche bias.
 #[inline]
 const fn mix(x: u32) -> u32 {

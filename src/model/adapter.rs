@@ -194,6 +194,22 @@ impl<'a> Active<'a> {
         self.records.iter().any(|r| r.gain_of(self.high).is_some())
     }
 
+    /// Everything that it does on the layers that are `below`.
+    #[cfg(all(feature = "train", feature = "store"))]
+    pub(crate) fn hash(&self, below: impl Fn(u16) -> bool, digest: &mut crate::fixed::hash::Digest) {
+        use zerocopy::IntoBytes;
+        digest.word(self.factor.mantissa() as u32);
+        digest.word(self.factor.exponent() as u32);
+        for r in self.records.iter().filter(|r| below(r.site)) {
+            digest.bytes(r.as_bytes());
+            digest.bytes(r.a_of(self.high).as_bytes());
+            digest.bytes(r.b_of(self.high).as_bytes());
+            for extra in [r.gain_of(self.high), r.bias_of(self.high)] {
+                digest.bytes(extra.map_or(&[], |(values, _)| values.as_bytes()));
+            }
+        }
+    }
+
     /// The pair on layer `site`, if it adapts that layer and is not switched off.
     #[must_use]
     pub fn lora(&self, site: u16) -> Option<Lora<'a>> {

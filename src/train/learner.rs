@@ -18,6 +18,7 @@ pub use start::LearnError;
 
 use super::loss::Staged;
 use super::moments::TensorState;
+use super::score::Answers;
 use super::sequence::Run;
 use super::trainer::Phase;
 use super::update::Turn;
@@ -64,6 +65,10 @@ pub struct Learner<'a> {
     /// The next unit: here, and not in the trainer, so that a trainer may be dropped between any two of them.
     pub(crate) phase: Phase,
     pub(crate) staged: Staged,
+    /// Whether the sample under way is only measured.
+    pub(crate) measured: bool,
+    /// What its outputs were worth.
+    pub(crate) answers: Answers,
     /// How the sample under way is masked: here for the same reason.
     pub(crate) mask: Mask,
 }
@@ -294,8 +299,11 @@ impl Learner<'_> {
         Ok(())
     }
 
-    /// The first layer that learns: below it nothing needs a gradient.
+    /// The first layer that learns: below it nothing needs a gradient. None does from a sample that is only measured.
     pub(crate) fn lowest_site(&self) -> u16 {
+        if self.measured {
+            return u16::MAX;
+        }
         let learns = |states: &[TensorState]| states.iter().any(TensorState::learns);
         let lowest = self.records.iter().zip(self.states.chunks(2)).find(|(_, states)| learns(states));
         lowest.map_or(u16::MAX, |(r, _)| r.site)

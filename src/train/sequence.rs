@@ -4,7 +4,8 @@ use super::error::TrainError;
 use super::learner::{Learner, LessonParts, Under, Window};
 use super::loss::{IGNORE, SequenceTarget, Target};
 use super::optimizer::Optimizer;
-use super::trainer::{Phase, Trainer, stage};
+use super::score::{Answers, Scored};
+use super::trainer::{Aim, Phase, Trainer, stage};
 use super::units::Units;
 use super::update::Turn;
 use crate::fixed::{Exp, Real};
@@ -32,7 +33,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         target: SequenceTarget<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
-        self.lesson_of(None, sequence, target, None, scratch)
+        self.lesson_of(Aim::Learn, None, sequence, target, None, scratch)
     }
 
     /// Takes a sequence for the encoder and one for the decoder that looks at it: as [`sequence`](Trainer::sequence). The
@@ -47,7 +48,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         target: SequenceTarget<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
-        self.lesson_of(Some(source), sequence, target, None, scratch)
+        self.lesson_of(Aim::Learn, Some(source), sequence, target, None, scratch)
     }
 
     /// What the last sequence brought to the lowest block that learns, to be kept and given to [`behind`](Trainer::behind) when the same
@@ -87,18 +88,19 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         target: SequenceTarget<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
-        self.lesson_of(None, sequence, target, Some(prefix), scratch)
+        self.lesson_of(Aim::Learn, None, sequence, target, Some(prefix), scratch)
     }
 
     /// Whether what comes to the lowest block that learns is the same every time, and is kept in 16 bits: not where the projection of the
     /// features learns, which stands before all blocks, and not with dropout, which masks what is frozen below as well.
-    fn has_prefix(&self, t: &Transformer, shape: &LearnShape) -> bool {
+    pub(super) fn has_prefix(&self, t: &Transformer, shape: &LearnShape) -> bool {
         let projection = t.input_site() == Some(self.learner.lowest_site());
         !(t.has_cross() || shape.wide_stream || projection || !self.dropout.is_zero())
     }
 
-    fn lesson_of(
+    pub(super) fn lesson_of(
         &mut self,
+        aim: Aim,
         source: Option<Sequence<'_>>,
         sequence: Sequence<'_>,
         target: SequenceTarget<'_>,
@@ -108,7 +110,9 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         if self.learner.phase != Phase::Idle {
             return Err(TrainError::Busy);
         }
-        self.check_immediate()?;
+        if aim == Aim::Learn {
+            self.check_immediate()?;
+        }
         let spec = self.model.spec();
         let (Some(&t), Some(plan)) = (spec.transformer(), self.learner.plan) else {
             return Err(TrainError::Architecture);
@@ -176,8 +180,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         };
         self.learner.sequence =
             Under { own: sequence.len(), source: from, objective, loss: Real::ZERO, run: Some(run) };
-        self.learner.samples = self.learner.samples.wrapping_add(1);
-        self.learner.mask = super::learner::Mask { p: self.dropout, seed: self.seed };
+        self.begin(aim);
         let course = course(self.learner, &t);
         let mut unit = course.start();
         if let Some(p) = prefix {
@@ -279,7 +282,8 @@ fn run(
     let shape = LearnShape::of(model.spec(), t, plan);
     let course = course(learner, t);
     let here = course.place_of(&unit);
-    if learner.train.immediate {
+    let immediate = learner.train.immediate && !learner.measured;
+    if immediate {
         learner.window = window(learner, t, here);
     }
     let mask = learner.mask;
@@ -291,17 +295,19 @@ fn run(
     let mut work = Work::carve(&shape, &mut Workspace::again(work));
     let mut desk = Desk::carve(&shape, &mut Workspace::again(scratch.desk));
     let mut done = unit;
-    let loss = lesson.run(&mut done, &mut work, &mut desk, &mut gradients)?;
+    let scored = lesson.run(&mut done, &mut work, &mut desk, &mut gradients)?;
 
     let next = course.next(done);
     let mut told = None;
-    if let Some(loss) = loss {
+    if let Some(Scored { loss, answers: Answers { given, right } }) = scored {
         let sum = learner.sequence.loss.add(loss);
         learner.sequence.loss = sum;
+        learner.answers.given += given;
+        learner.answers.right += right;
         told = next.is_none_or(|n| !n.is_head()).then_some(sum);
     }
     let left = next.is_none_or(|n| course.place_of(&n) != here);
-    let complete = learner.train.immediate && done.goes_back() && left && (next.is_none() || learner.window.learns());
+    let complete = immediate && done.goes_back() && left && (next.is_none() || learner.window.learns());
     Ok(Ran { next, complete, loss: told })
 }
 
@@ -313,7 +319,7 @@ fn window(learner: &Learner<'_>, t: &Transformer, place: usize) -> Window {
     Window { first: 2 * first, end: 2 * end, base: learned, then: None }
 }
 
-fn course<'t>(learner: &Learner<'_>, t: &'t Transformer) -> Course<'t> {
+pub(super) fn course<'t>(learner: &Learner<'_>, t: &'t Transformer) -> Course<'t> {
     let Under { own, source, objective, .. } = learner.sequence;
     let by_token = !matches!(objective, Objective::Pooled { .. });
     Course { t, own, source, lowest: learner.lowest_site(), by_token }

@@ -10,6 +10,7 @@ use super::loss::{LossKind, Staged, Target};
 use super::moments::sum_of_squares;
 use super::optimizer::{Optimizer, is_decay};
 use super::schedule::Schedule;
+use super::score::Answers;
 use super::units::Units;
 use super::update::{Step, Turn};
 use crate::fixed::hash::{Purpose, Seed, Stream};
@@ -69,6 +70,13 @@ pub(crate) enum Phase {
         factor: Real,
         turn: Turn,
     },
+}
+
+/// What a sample is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    Learn,
+    Measure,
 }
 
 /// What a unit is of.
@@ -241,6 +249,16 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         target: Target<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<(), TrainError> {
+        self.sample_for(Aim::Learn, input, target, scratch)
+    }
+
+    pub(super) fn sample_for(
+        &mut self,
+        aim: Aim,
+        input: Input<'_>,
+        target: Target<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<(), TrainError> {
         if self.learner.phase != Phase::Idle {
             return Err(TrainError::Busy);
         }
@@ -261,15 +279,24 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         }
         let [dy, _] = &mut self.learner.gradients;
         self.learner.staged = stage(target, first("gradient", dy, spec.outputs)?);
-        self.learner.samples = self.learner.samples.wrapping_add(1);
-        self.learner.mask = Mask { p: self.dropout, seed: self.seed };
+        self.begin(aim);
         self.learner.phase = Phase::Forward { site: 0, at: 0 };
         Ok(())
     }
 
+    /// What every sample begins with.
+    pub(super) const fn begin(&mut self, aim: Aim) {
+        let measured = matches!(aim, Aim::Measure);
+        self.learner.measured = measured;
+        self.learner.answers = Answers::NONE;
+        // What is only measured neither counts nor is masked.
+        self.learner.samples = self.learner.samples.wrapping_add(!measured as u32);
+        self.learner.mask = Mask { p: if measured { Real::ZERO } else { self.dropout }, seed: self.seed };
+    }
+
     /// What the next unit is of; `None` where there is nothing to do.
     #[must_use]
-    pub fn next(&self) -> Option<Part> {
+    pub fn next_part(&self) -> Option<Part> {
         Some(match self.learner.phase {
             Phase::Idle | Phase::Gathered => return None,
             Phase::Forward { .. } => Part::Forward,
@@ -304,6 +331,12 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
                 return Ok(loss);
             }
         }
+    }
+
+    /// What the outputs of the last sample were worth: how many answers it had, and how many of them were right.
+    #[must_use]
+    pub const fn answers(&self) -> Answers {
+        self.learner.answers
     }
 
     /// Makes the optimizer step now, with the samples accumulated so far (the end of an epoch). Then call
@@ -365,6 +398,13 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
 
     /// Goes on behind the last unit of a sample.
     fn finish(&mut self) {
+        if self.learner.measured {
+            self.learner.measured = false;
+            // What it has left is not what a sample that learns leaves.
+            self.learner.sequence.run = None;
+            self.learner.phase = Phase::Idle;
+            return;
+        }
         self.learner.pending = self.learner.pending.saturating_add(1);
         self.learner.phase = if self.learner.pending >= self.accumulate {
             Phase::Norm { tensor: 0, sum: Real::ZERO }

@@ -47,6 +47,7 @@ impl Units<'_, '_, '_> {
         };
         let [dy, _] = &mut self.learner.gradients;
         let dy = dy.get_mut(..spec.outputs).unwrap_or_default();
+        self.learner.answers = super::score::answers(y, self.learner.staged, dy);
         let (value, exponent) = super::loss::loss(y, self.learner.staged, dy, Real::ONE, scratch.acc);
         let site = spec.linears - 1;
         let inputs = self.model.linear_spec(site).map_or(0, |l| l.inputs);

@@ -51,7 +51,8 @@ impl Learner<'_> {
         LessonParts {
             view: Active::new(self.records, self.high, self.source),
             gradients: Gradients {
-                records: self.records,
+                // Nothing has a gradient from what is only measured.
+                records: if self.measured { &[] } else { self.records },
                 states: self.states,
                 values: self.gradient,
                 only_b: self.train.only_b,

@@ -12,6 +12,7 @@ use crate::model::transformer::learn::{LearnPlan, LearnShape, Objective, place_o
 use crate::model::{Adapter, AdapterError, Model};
 use crate::train::loss::Staged;
 use crate::train::moments::TensorState;
+use crate::train::score::Answers;
 use crate::train::trainer::Phase;
 
 /// Why a learner cannot start.
@@ -260,6 +261,8 @@ impl<'a> Learn<'a> {
             optimizer: 0,
             phase: Phase::Idle,
             staged: Staged::Labels,
+            measured: false,
+            answers: Answers::default(),
             mask: Mask { p: Real::ZERO, seed: Seed(0) },
         }
     }

@@ -52,7 +52,7 @@ fn counted<B: Board>(
     for _ in 0..2 {
         parts = [0; Part::ALL.len()];
         trainer.sequence(Sequence::tokens(text), SequenceTarget::Next, &mut scratch)?;
-        while let Some(part) = trainer.next() {
+        while let Some(part) = trainer.next_part() {
             let (done, instructions) = meter.count(|| trainer.advance(&mut scratch))?;
             let _ = done?;
             if let Some(sum) = parts.get_mut(part as usize) {

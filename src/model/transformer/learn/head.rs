@@ -14,6 +14,7 @@ use crate::model::transformer::network::Span;
 use crate::model::transformer::parts::one_of;
 use crate::train::learner::Gradients;
 use crate::train::loss::{Staged, loss};
+use crate::train::score::{Scored, answers};
 
 /// A label that says of a token that it has none.
 pub const IGNORE: u32 = u32::MAX;
@@ -26,7 +27,7 @@ impl Lesson<'_, '_> {
         work: &mut Work<'_>,
         desk: &mut Desk<'_>,
         learn: &mut Gradients<'_>,
-    ) -> Result<Option<Real>, ShapeError> {
+    ) -> Result<Option<Scored>, ShapeError> {
         let dim = self.net.t.dim;
         match self.objective {
             Objective::Pooled { staged, index } => {
@@ -42,7 +43,7 @@ impl Lesson<'_, '_> {
                 let label = work.labels.get(unit.first).copied().unwrap_or(IGNORE);
                 if label == IGNORE {
                     self.nothing(unit.first, work, desk)?;
-                    return Ok(Some(Real::ZERO));
+                    return Ok(Some(Scored::NOTHING));
                 }
                 self.token(unit.first, unit, Staged::Class(label as usize), share, work, desk, learn).map(Some)
             }
@@ -53,7 +54,7 @@ impl Lesson<'_, '_> {
                 let exponent = work.cotangents.exponents.get(unit.first).copied().unwrap_or(Exp::ZERO);
                 if exponent == Exp::ZERO {
                     self.nothing(unit.first, work, desk)?;
-                    return Ok(Some(Real::ZERO));
+                    return Ok(Some(Scored::NOTHING));
                 }
                 desk.back.d_outputs.iter_mut().zip(given).for_each(|(d, &t)| *d = t);
                 first("scratch.row", desk.back.row, dim)?;
@@ -81,19 +82,19 @@ impl Lesson<'_, '_> {
         work: &mut Work<'_>,
         desk: &mut Desk<'_>,
         learn: &mut Gradients<'_>,
-    ) -> Result<Real, ShapeError> {
+    ) -> Result<Scored, ShapeError> {
         let dim = self.net.t.dim;
         let stream = &work.stream.all();
         let x = first("scratch.x", desk.tiles.x, dim)?;
         let exponent = self.net.end(unit.stack, index, stream, x, desk.rows.acc)?;
         let through = self.course.through(self.top());
-        let (loss, exponent) = self.outputs(index, exponent, staged, share, through, desk, learn)?;
+        let (scored, exponent) = self.outputs(index, exponent, staged, share, through, desk, learn)?;
         if through {
             let dy = Block { mantissas: desk.rows.c.get(..dim).unwrap_or(&[]), exponent };
             let gradient = &mut work.gradient.all();
             self.net.end_back(unit.stack, index, stream, dy, gradient, desk.back.row, desk.rows.acc)?;
         }
-        Ok(loss)
+        Ok(scored)
     }
 
     /// The first layer behind the last block.
@@ -112,7 +113,7 @@ impl Lesson<'_, '_> {
         work: &mut Work<'_>,
         desk: &mut Desk<'_>,
         learn: &mut Gradients<'_>,
-    ) -> Result<Real, ShapeError> {
+    ) -> Result<Scored, ShapeError> {
         let (dim, own) = (self.net.t.dim, self.course.own);
         let from = self.course.source;
         let valid = work.valid.get(from..from + own).unwrap_or(&[]);
@@ -141,7 +142,7 @@ impl Lesson<'_, '_> {
         let exponent = requantize(acc, exponent + excess as i32 + one.exponent(), x);
 
         let through = self.course.through(self.top());
-        let (loss, exponent) = self.outputs(0, exponent, staged, Real::ONE, through, desk, learn)?;
+        let (scored, exponent) = self.outputs(0, exponent, staged, Real::ONE, through, desk, learn)?;
         if through {
             // The same for all of them: 1/n of it.
             let share = first("scratch.x", desk.tiles.x, dim)?;
@@ -156,7 +157,7 @@ impl Lesson<'_, '_> {
                 self.net.end_back(unit.stack, i, stream, dy, gradient, desk.back.row, desk.rows.acc)?;
             }
         }
-        Ok(loss)
+        Ok(scored)
     }
 
     /// From the vector in `x`: pooler, head, loss (its target waits in `d_outputs`), and back; leaves the vector's gradient in
@@ -171,7 +172,7 @@ impl Lesson<'_, '_> {
         through: bool,
         desk: &mut Desk<'_>,
         learn: &mut Gradients<'_>,
-    ) -> Result<(Real, Exp), ShapeError> {
+    ) -> Result<(Scored, Exp), ShapeError> {
         let (t, net, spec) = (self.net.t, self.net, self.net.model.spec());
         let (dim, outputs) = (t.dim, spec.outputs);
         let span = Span { first: index, count: 1, position: index };
@@ -179,11 +180,12 @@ impl Lesson<'_, '_> {
         let d_outputs = first("scratch.outputs", back.d_outputs, outputs)?;
         if spec.head == HeadKind::None {
             let x = Block { mantissas: tiles.x.get(..outputs).unwrap_or(&[]), exponent: x_exponent };
-            let (value, e) = loss(x, staged, d_outputs, share, rows.acc);
+            let answers = answers(x, staged, d_outputs);
+            let (loss, e) = loss(x, staged, d_outputs, share, rows.acc);
             let dx = first("scratch.c", rows.c, dim)?;
             dx.iter_mut().zip(d_outputs.iter()).for_each(|(x, &d)| *x = d);
             let e = canonicalize(dx, e);
-            return Ok((value, e));
+            return Ok((Scored { loss, answers }, e));
         }
         let mut e = [x_exponent];
         let mut before = [Exp::ZERO];
@@ -202,7 +204,10 @@ impl Lesson<'_, '_> {
         let mut y_exponent = [Exp::ZERO];
         net.linear(t.head_site(), span, input, TileMut { mantissas: y, exponents: &mut y_exponent }, rows)?;
         let [exponent] = y_exponent;
-        let (value, dy_exponent) = loss(Block { mantissas: y, exponent }, staged, d_outputs, share, rows.acc);
+        let y = Block { mantissas: y, exponent };
+        let answers = answers(y, staged, d_outputs);
+        let (loss, dy_exponent) = loss(y, staged, d_outputs, share, rows.acc);
+        let scored = Scored { loss, answers };
 
         let below = through || t.pooler_site().is_some_and(|site| learn.learns(site));
         let dy = Tile { mantissas: d_outputs, exponents: &[dy_exponent] };
@@ -215,7 +220,7 @@ impl Lesson<'_, '_> {
         let Some(site) = t.pooler_site().filter(|_| below) else {
             let out = first("scratch.c", rows.c, dim)?;
             out.copy_from_slice(d);
-            return Ok((value, d_exponent));
+            return Ok((scored, d_exponent));
         };
         let [a_exponent] = before;
         let a = Block { mantissas: tiles.a.get(..dim).unwrap_or(&[]), exponent: a_exponent };
@@ -231,6 +236,6 @@ impl Lesson<'_, '_> {
         let out = first("scratch.c", rows.c, dim)?;
         out.iter_mut().zip(back.row.iter()).for_each(|(o, &d)| *o = d);
         let [exponent] = dx_exponent;
-        Ok((value, exponent))
+        Ok((scored, exponent))
     }
 }

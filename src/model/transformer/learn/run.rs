@@ -11,6 +11,7 @@ use crate::model::transformer::network::{Given, Network, Span, Token, tile};
 use crate::model::transformer::scratch::TILE;
 use crate::train::learner::Gradients;
 use crate::train::loss::Staged;
+use crate::train::score::Scored;
 
 /// One sample on its way through a transformer.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,7 @@ impl<'p, 'm> Lesson<'p, 'm> {
         work: &mut Work<'_>,
         desk: &mut Desk<'_>,
         learn: &mut Gradients<'_>,
-    ) -> Result<Option<Real>, ShapeError> {
+    ) -> Result<Option<Scored>, ShapeError> {
         let tokens = self.course.tokens(unit.stack);
         let span = self.span(unit, tokens);
         match unit.step {

@@ -48,6 +48,16 @@ impl<'w> Vectors<'w> {
         self.exponents.iter_mut().zip(exponents).for_each(|(to, &e)| *to = e);
     }
 
+    /// Sets bytes `at ..` of the first `count` of a stream in 16 bits: exponents, then mantissas.
+    #[cfg(feature = "store")]
+    pub(crate) fn set_bytes(&mut self, count: usize, at: usize, bytes: &[u8]) {
+        use zerocopy::IntoBytes;
+        let exponents = self.exponents.get_mut(..count).unwrap_or_default().as_mut_bytes();
+        let mantissas = self.narrow.as_mut_bytes();
+        let to = exponents.iter_mut().chain(mantissas).skip(at);
+        to.zip(bytes).for_each(|(to, &b)| *to = b);
+    }
+
     /// How many there are.
     pub(crate) fn rows(&self) -> usize {
         self.exponents.len()

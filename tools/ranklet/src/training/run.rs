@@ -7,8 +7,8 @@ use crate::image::adapter::Parts;
 use crate::lessons::Score;
 use crate::quantize::planes::value;
 use anyhow::{Context, Result, bail};
-use ranklet::fixed::hash::{Purpose, Stream};
 use ranklet::model::{Active, Model, Train};
+use ranklet::train::order::shuffle;
 use ranklet::train::{Learner, Optimizer, Trainer};
 
 /// A look at other data now and then.
@@ -91,7 +91,10 @@ pub fn train(
             let mut early = false;
             let stop = recipe.stop.min(recipe.steps);
             'all: while step < stop {
-                let order = order(material.len(), epoch, recipe);
+                let mut order: Vec<usize> = (0..material.len()).collect();
+                if recipe.shuffle {
+                    shuffle(&mut order, recipe.seed, epoch);
+                }
                 for batch in order.chunks(recipe.batch as usize).skip(std::mem::take(&mut seen) as usize) {
                     if step == stop {
                         break;
@@ -170,17 +173,4 @@ fn divergence(loss: f64, learner: &Learner<'_>) -> Option<String> {
         beyond((r.a_of(high), r.a_of(low)), r.a_exponent) || beyond((r.b_of(high), r.b_of(low)), r.b_exponent)
     })?;
     Some(format!("the pair on layer {} has values beyond f32", grown.site))
-}
-
-/// The order of an epoch's samples: Fisher-Yates over draws of (seed, epoch).
-fn order(rows: usize, epoch: u32, recipe: &Recipe) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..rows).collect();
-    if recipe.shuffle {
-        let stream = Stream::new(recipe.seed, Purpose::Shuffle, epoch, 0);
-        for i in (1..rows).rev() {
-            let draw = (u64::from(stream.at(i as u32)) * (i as u64 + 1)) >> 32;
-            order.swap(i, draw as usize);
-        }
-    }
-    order
 }

@@ -1,0 +1,205 @@
+//! [`Prefixes`]: what frozen blocks made of samples, kept in flash or RAM, so that samples that come again need not go through them.
+//!
+//! Where only upper blocks learn, what comes to the lowest of them from a sample is the same every time. A trainer that is given a sample
+//! by [`recall`](Trainer::recall) goes on there, if it has been kept; [`keep`](Trainer::keep) keeps it behind one that was not.
+//! (Skip2-LoRA, arXiv:2410.21073.)
+
+use super::error::TrainError;
+use super::loss::SequenceTarget;
+use super::optimizer::Optimizer;
+use super::sequence::course;
+use super::trainer::{Aim, Phase, Trainer};
+use crate::fixed::hash::Digest;
+use crate::memory::Workspace;
+use crate::model::transformer::learn::{LearnShape, Work, place_of};
+use crate::model::{Scratch, Sequence};
+use crate::store::{Log, StoreError};
+use core::ops::Range;
+use embedded_storage::nor_flash::NorFlash;
+use zerocopy::IntoBytes;
+
+/// Of the records of a log: their bytes are exponents, then mantissas.
+const KIND: u32 = u32::from_le_bytes(*b"PRE\x01");
+
+/// Kept prefixes, in a stretch of flash (or of [`Ram`](crate::store::Ram)).
+///
+/// Each is found by a hash, 64 bits, of what it follows from: the base image, the sample, the block it is given to, and every adapter
+/// below. What has changed is not found, so that nothing wrong is ever used; [`clear`](Prefixes::clear) makes room. A sequence of T
+/// tokens takes 2 T (dim + 1) bytes, and 24 for its head.
+///
+/// ```
+/// # use ranklet::{Plan, Model, Learner, model::{Scratch, Sequence}, store::Ram, train::{AdamW, Prefixes, SequenceTarget, Trainer}};
+/// # fn f(model: &Model<'_>, learner: &mut Learner<'_>, scratch: &mut Scratch<'_>, texts: &[[u32; 32]], memory: &mut [u8]) -> Result<(), Box<dyn core::error::Error>> {
+/// learner.choose(|site, _| site >= 28)?; // the upper blocks
+/// let flash: Ram<'_> = Ram::new(memory); // in firmware: the board's
+/// let mut prefixes = Prefixes::open(flash, 0..131_072)?;
+/// let mut trainer = Trainer::new(model, learner, AdamW::DEFAULT)?;
+/// for epoch in 0..3 {
+///     for text in texts {
+///         trainer.recall(&mut prefixes, Sequence::tokens(text), SequenceTarget::Next, scratch)?;
+///         trainer.step(scratch)?; // or `advance`, a unit at a time
+///         trainer.keep(&mut prefixes)?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Prefixes<F> {
+    flash: F,
+    log: Log,
+    /// The sample that was asked for last and not found: its hash and its number.
+    asked: Option<(u64, u32)>,
+}
+
+/// Why a sample cannot be begun with what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum RecallError<E> {
+    /// The trainer refuses the sample.
+    Train(TrainError),
+    /// The flash failed; the sample was not begun.
+    Store(StoreError<E>),
+}
+
+impl<E: core::fmt::Debug> core::fmt::Display for RecallError<E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            RecallError::Train(e) => e.fmt(f),
+            RecallError::Store(e) => write!(f, "kept prefixes: {e}"),
+        }
+    }
+}
+
+impl<E: core::fmt::Debug> core::error::Error for RecallError<E> {}
+
+impl<F: NorFlash> Prefixes<F> {
+    /// Those that lie in a stretch of whole pages; whatever else lies there is erased when the first is kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Stretch`], [`StoreError::Unit`], [`StoreError::Flash`].
+    pub fn open(mut flash: F, stretch: Range<u32>) -> Result<Prefixes<F>, StoreError<F::Error>> {
+        let log = Log::open(&mut flash, stretch, KIND)?;
+        Ok(Prefixes { flash, log, asked: None })
+    }
+
+    /// Forgets all: after a change of the adapters below, which leaves those that are kept without use.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub fn clear(&mut self) -> Result<(), StoreError<F::Error>> {
+        self.asked = None;
+        self.log.clear(&mut self.flash)
+    }
+
+    /// Bytes that are left.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        self.log.room()
+    }
+
+    /// Gives the flash back.
+    #[must_use]
+    pub fn free(self) -> F {
+        self.flash
+    }
+}
+
+impl<O: Optimizer> Trainer<'_, '_, '_, O> {
+    /// As [`sequence`](Trainer::sequence), with the same bits, but without the blocks that do not learn where what they give has been
+    /// kept; returns whether it has. For a network that has no [`prefix`](Trainer::prefix) it is `sequence`.
+    ///
+    /// # Errors
+    /// See [`RecallError`]; the adapter and its gradients are unchanged.
+    pub fn recall<F: NorFlash>(
+        &mut self,
+        kept: &mut Prefixes<F>,
+        sequence: Sequence<'_>,
+        target: SequenceTarget<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<bool, RecallError<F::Error>> {
+        kept.asked = None;
+        self.lesson_of(Aim::Learn, None, sequence, target, None, scratch).map_err(RecallError::Train)?;
+        let Some(key) = self.prefix_key() else { return Ok(false) };
+        match self.fetch(kept, key) {
+            Ok(found) => {
+                kept.asked = (!found).then_some((key, self.learner.samples));
+                Ok(found)
+            }
+            Err(e) => {
+                // As if it had not been given.
+                self.learner.phase = Phase::Idle;
+                self.learner.samples = self.learner.samples.wrapping_sub(1);
+                Err(RecallError::Store(e))
+            }
+        }
+    }
+
+    /// Behind a sample that was begun by [`recall`](Trainer::recall) and not found: keeps what came to the lowest block that
+    /// learns. Returns whether it is kept now; not so where there is no more room, or nothing to keep.
+    ///
+    /// # Errors
+    /// [`StoreError::Flash`].
+    pub fn keep<F: NorFlash>(&mut self, kept: &mut Prefixes<F>) -> Result<bool, StoreError<F::Error>> {
+        let Some((key, number)) = kept.asked.take() else { return Ok(false) };
+        let of_another = number != self.learner.samples;
+        let Some(prefix) = self.prefix().filter(|_| !of_another) else { return Ok(false) };
+        let (exponents, mantissas) = (prefix.exponents.as_bytes(), prefix.mantissas.as_bytes());
+        let fill = |at: usize, piece: &mut [u8]| {
+            let from = exponents.iter().chain(mantissas).skip(at);
+            piece.iter_mut().zip(from).for_each(|(to, &b)| *to = b);
+        };
+        match kept.log.append(&mut kept.flash, key, exponents.len() + mantissas.len(), fill) {
+            Ok(()) => Ok(true),
+            Err(StoreError::Full { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What the output of the blocks below follows from; `None` where there are none, or where it is not the same every time.
+    fn prefix_key(&mut self) -> Option<u64> {
+        let spec = self.model.spec();
+        let (t, plan) = (spec.transformer()?, self.learner.plan?);
+        let shape = LearnShape::of(spec, t, plan);
+        let low = place_of(t, self.learner.lowest_site());
+        if low == 0 || !self.has_prefix(t, &shape) {
+            return None;
+        }
+        let below = |site| place_of(t, site) < low;
+        let mut digest = Digest::NEW;
+        digest.bytes(&self.model.head().image.0);
+        digest.word(low as u32);
+        self.learner.view().hash(below, &mut digest);
+        self.beside.iter().for_each(|adapter| adapter.hash(below, &mut digest));
+
+        let own = self.learner.sequence.own;
+        let work = Work::carve(&shape, &mut Workspace::again(self.learner.work));
+        digest.word(own as u32);
+        digest.bytes(work.ids.get(..own).unwrap_or(&[]).as_bytes());
+        digest.bytes(work.kinds.get(..own).unwrap_or(&[]));
+        digest.bytes(work.valid.get(..own).unwrap_or(&[]));
+        digest.bytes(work.features.mantissas.get(..own * spec.features).unwrap_or(&[]).as_bytes());
+        digest.bytes(work.features.exponents.get(..own).unwrap_or(&[]).as_bytes());
+        Some(digest.finish())
+    }
+
+    /// Where it has been kept, brings back what comes to the lowest block that learns, and goes on there.
+    fn fetch<F: NorFlash>(&mut self, kept: &mut Prefixes<F>, key: u64) -> Result<bool, StoreError<F::Error>> {
+        let spec = self.model.spec();
+        let (Some(t), Some(plan)) = (spec.transformer(), self.learner.plan) else { return Ok(false) };
+        let own = self.learner.sequence.own;
+        let Some(record) = kept.log.find(&mut kept.flash, None, |k| k == key)? else { return Ok(false) };
+        if record.len != 2 * own * (t.dim + 1) {
+            return Ok(false);
+        }
+        let shape = LearnShape::of(spec, t, plan);
+        let course = course(self.learner, t);
+        let mut work = Work::carve(&shape, &mut Workspace::again(self.learner.work));
+        let sound = kept.log.read(&mut kept.flash, &record, |at, piece| work.stream.set_bytes(own, at, piece))?;
+        if sound {
+            self.learner.phase = Phase::Lesson(course.behind(course.low()));
+        }
+        Ok(sound)
+    }
+}
