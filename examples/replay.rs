@@ -2,9 +2,11 @@
 //!
 //! The camera is mounted sideways, as in the demo, and the digits come in their order: first many zeros, then many ones, and so on. Every
 //! image is seen once. What is learned last overwrites what was learned before, unless some of what was seen is shown again:
-//! 64 images, 4 KB, in a reservoir.
+//! 64 images, 4 KB, in a reservoir; in RAM, or in flash (here memory that behaves as flash), where they outlast a power loss.
 
 use ranklet::layer::head::argmax;
+use ranklet::store::Ram;
+use ranklet::train::reservoir::flash::{FlashReservoir, Places};
 use ranklet::train::{Reservoir, Schedule};
 use ranklet::{
     AdamW, Arena, Exp, Image, Input, Learner, Model, Plan, Scratch, Seed, Target, Train, Trainer, include_image,
@@ -15,9 +17,9 @@ static BASE: Image = include_image!("../models/digits/digits.rkl");
 /// `models/digits/README.md` has the layout.
 static DIGITS: &[u8] = include_bytes!("../models/digits/digits.bin");
 
-/// Two learners, one after the other.
+/// Three learners, one after the other.
 const PLAN: Plan = Plan::of(&BASE).train(Train::adamw().rank(8).alpha(16));
-static ARENAS: [Arena<{ PLAN.bytes() }>; 2] = [const { Arena::new() }; 2];
+static ARENAS: [Arena<{ PLAN.bytes() }>; 3] = [const { Arena::new() }; 3];
 /// Images that are remembered, and how many of them are shown again behind a new one.
 const HELD: usize = 64;
 const AGAIN: usize = 4;
@@ -28,6 +30,17 @@ must_fit!(PLAN.bytes() + size_of::<Reservoir<Digit, HELD>>(), 48 * 1024);
 struct Digit {
     pixels: [u8; 64],
     class: u8,
+}
+
+impl Digit {
+    /// As it lies in flash.
+    fn bytes(&self) -> [u8; size_of::<Digit>()] {
+        std::array::from_fn(|i| self.pixels.get(i).copied().unwrap_or(self.class))
+    }
+
+    fn of(bytes: &[u8; size_of::<Digit>()]) -> Digit {
+        Digit { pixels: std::array::from_fn(|i| bytes[i]), class: bytes[64] }
+    }
 }
 
 /// Images of a part of `digits.bin`.
@@ -79,23 +92,41 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     print!("{:18}", "");
     (0..10).for_each(|digit| print!("{digit:6}"));
     println!("   all");
-    let mut all = [0.0; 2];
-    for ((arena, again), mean) in ARENAS.iter().zip([0, AGAIN]).zip(&mut all) {
+    let mut all = [0.0; 3];
+    let kinds = ["each seen once", "with replay", "… from flash"];
+    let mut flash = vec![0; 16 * 1024];
+    for ((arena, kind), mean) in ARENAS.iter().zip(kinds).zip(&mut all) {
         let (mut scratch, learn) = arena.take()?.split(&PLAN)?;
         let mut mine = learn.fresh(&model, Seed(7))?;
         let mut seen: Reservoir<Digit, HELD> = Reservoir::new(Seed(1));
+        let places = Places { samples: HELD, bytes: size_of::<Digit>(), kind: 1 };
+        let mut kept = FlashReservoir::open(Ram::<1024>::new(&mut flash), 0..16 * 1024, places, Seed(1))?;
         let mut trainer = Trainer::new(&model, &mut mine, AdamW { lr: q!(2e-3), ..AdamW::DEFAULT })?
             .schedule(Schedule::Warmup { warmup: 20 });
         for digit in &stream {
             show(&mut trainer, digit, &mut scratch)?;
-            for old in seen.replay(again) {
-                show(&mut trainer, old, &mut scratch)?;
+            match kind {
+                "with replay" => {
+                    for old in seen.replay(AGAIN) {
+                        show(&mut trainer, old, &mut scratch)?;
+                    }
+                    seen.offer(*digit);
+                }
+                "… from flash" => {
+                    let mut bytes = [0; size_of::<Digit>()];
+                    for _ in 0..AGAIN {
+                        if kept.replay(&mut bytes)?.is_some() {
+                            show(&mut trainer, &Digit::of(&bytes), &mut scratch)?;
+                        }
+                    }
+                    kept.offer(&digit.bytes())?;
+                }
+                _ => {}
             }
-            seen.offer(*digit);
         }
         let of = right(&model, &mine, &test, &mut scratch)?;
         *mean = of.iter().sum::<f64>() / 10.0;
-        print!("{:18}", if again == 0 { "each seen once" } else { "with replay" });
+        print!("{kind:18}");
         of.iter().for_each(|percent| print!("{percent:6.0}"));
         println!("{mean:6.0}");
     }
@@ -104,7 +135,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         PLAN.bytes(),
         size_of::<Reservoir<Digit, HELD>>()
     );
-    let [once, replayed] = all;
+    let [once, replayed, from_flash] = all;
     assert!(once < 50.0 && replayed > once + 20.0, "it is forgotten without, and not with: {once} {replayed}");
+    assert!(from_flash > once + 20.0, "nor with flash: {once} {from_flash}");
     Ok(())
 }

@@ -13,16 +13,18 @@ use ranklet::{
     train::{AdamW, Learner, Schedule, SequenceTarget, Target, Trainer},
 };
 
-use crate::{Board, Failure, LEAF, digest::Digest, record};
+use crate::{Board, Failure, LEAF, digest::Digest, record, rehearsing};
 
-static LLAMA: Image = include_image!("../../../models/tiny/llama/base.rkl");
+pub(crate) static LLAMA: Image = include_image!("../../../models/tiny/llama/base.rkl");
 static T5: Image = include_image!("../../../models/tiny/t5/base.rkl");
 
 /// Tokens of a text, and of the encoder's.
 const TOKENS: usize = 8;
 const TEXT: Plan<'_> = Plan::of(&LLAMA).tokens(TOKENS).train(Train::adamw().rank(4).alpha(8).on(Roles::ALL).dropout());
 const PAIR: Plan<'_> = Plan::of(&T5).tokens(5).source(TOKENS).train(Train::adamw().rank(4).alpha(8).on(Roles::ALL));
-const BYTES: usize = if TEXT.bytes() > PAIR.bytes() { TEXT.bytes() } else { PAIR.bytes() };
+const LARGER: usize = if TEXT.bytes() > PAIR.bytes() { TEXT.bytes() } else { PAIR.bytes() };
+const REHEARSING: usize = rehearsing::PLAN.bytes() + rehearsing::FLASH;
+const BYTES: usize = if LARGER > REHEARSING { LARGER } else { REHEARSING };
 static ARENA: Arena<BYTES> = Arena::new();
 
 /// Optimizer steps of each.
@@ -37,6 +39,8 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
     let memory = ARENA.take()?.try_carve(BYTES).ok_or(Failure::Check("the arena is shorter than it says"))?;
     record::digest(board, LEAF, "llama", text(memory)?)?;
     record::digest(board, LEAF, "t5", pair(memory)?)?;
+    let (flash, memory) = memory.split_at_mut_checked(rehearsing::FLASH).ok_or(Failure::Check("the arena is too short"))?;
+    record::digest(board, LEAF, "rehearsing", rehearsing::run(memory, flash)?)?;
     record::stack(board)
 }
 

@@ -24,6 +24,7 @@ pub mod digest;
 pub mod failure;
 pub mod learning;
 pub mod record;
+mod rehearsing;
 pub mod sequences;
 #[cfg(feature = "demo")]
 pub mod style;
