@@ -2,6 +2,7 @@
 
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
+use ranklet::model::spec::{Stack, Transformer};
 use ranklet::model::{Model, Plan, Roles, Scratch, Sequence, Train, Workspace};
 use ranklet::train::{AdamW, ChooseError, Half, Learner, SequenceTarget, Sgd, Trainer};
 use ranklet_cli::image::ImageFile;
@@ -332,12 +333,16 @@ fn a_prefix_that_is_kept_changes_no_bit() {
                 learner.choose(|_, _| true).expect("something learns");
                 let mut trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer");
                 assert!(trainer.prefix().is_none(), "of another lowest layer");
-                // Nor with dropout, which masks what is below anew, nor where the projection of features learns.
+                // Nor where the first block learns, nor with dropout, which masks what is below anew.
                 let target = SequenceTarget::Pooled(ranklet::train::Target::Class(0));
-                let has_input = t.input_site().is_some();
                 trainer.sequence(sequence(0), target, &mut scratch).expect("a sample");
                 trainer.step(&mut scratch).expect("its units");
-                assert_eq!(trainer.prefix().is_none(), has_input);
+                assert!(trainer.prefix().is_none());
+                learner.choose(|site, _| site >= lowest).expect("something learns");
+                let mut trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer");
+                trainer.sequence(sequence(0), target, &mut scratch).expect("a sample");
+                trainer.step(&mut scratch).expect("its units");
+                assert!(trainer.prefix().is_some());
                 let mut trainer = trainer.dropout(Real::ratio(1, 8)).expect("planned for it");
                 assert!(trainer.prefix().is_none());
                 (planes(&learner), losses, units)
@@ -346,6 +351,66 @@ fn a_prefix_that_is_kept_changes_no_bit() {
             let (found, same, fewer) = run(true);
             assert!(found == expected && losses == same, "{:?}", t.position);
             assert!(fewer < all, "{fewer} {all}");
+        }
+    }
+}
+
+/// A lean plan, which keeps the inputs of every second block: less memory, more units, the same bits; whatever learns, and with
+/// every number of blocks.
+#[test]
+fn a_lean_plan_changes_no_bit() {
+    for (spec, t) in [llama(), bert(), t5(), sensor()] {
+        for blocks in 1..6 {
+            let end = |t: &Transformer| match t.decoder.checked_sub(1) {
+                Some(last) => t.block(Stack::Decoder, last).down + 1,
+                None => t.block(Stack::Encoder, t.encoder - 1).down + 1,
+            };
+            let behind = spec.linears - end(&t);
+            let mut t = t;
+            (t.encoder, t.decoder) = (blocks * u16::from(t.encoder > 0), blocks * u16::from(t.decoder > 0));
+            let spec = ranklet::model::Spec { linears: end(&t) + behind, ..spec };
+            let file = image(spec, t, WeightType::I8, 7);
+            let model = file.model().expect("a model");
+            let samples: Vec<i16> = (0..50).map(|i| (i * 37 % 101) * 300 - 15_000).collect();
+            for lowest in (0..spec.linears).step_by(3) {
+                let run = |lean: bool| {
+                    let train = Train::adamw().rank(3).immediate().dropout();
+                    let plan = plan(&file, if lean { train.lean() } else { train });
+                    let mut memory = vec![0xA5; plan.bytes() + 15];
+                    let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
+                    let pairs = AdapterFixture::random(&model, 3, 0.2, 1.0, 5);
+                    let mut learner = learn.resume(&model, &pairs.open(&model)).expect("a learner");
+                    learner.choose(|site, _| site >= lowest).expect("something learns");
+                    let trainer = Trainer::new(&model, &mut learner, ADAMW).expect("a trainer");
+                    let mut trainer = trainer.dropout(Real::ratio(1, 8)).expect("planned").seed(Seed(5));
+                    let mut units = 0;
+                    for class in [1, 0] {
+                        let target = SequenceTarget::Pooled(ranklet::train::Target::Class(class));
+                        let sequence = match t.vocab {
+                            0 => Sequence::features(
+                                ranklet::layer::normalize::Input::i16(&samples, ranklet::fixed::Exp(-14)),
+                                10,
+                            ),
+                            _ => Sequence::tokens(&IDS),
+                        };
+                        let given = if t.has_cross() {
+                            trainer.pair(sequence, sequence, target, &mut scratch)
+                        } else {
+                            trainer.sequence(sequence, target, &mut scratch)
+                        };
+                        given.expect("a sample");
+                        while trainer.advance(&mut scratch).expect("a unit").more() {
+                            units += 1;
+                        }
+                    }
+                    assert!(!lean || trainer.prefix().is_none());
+                    (planes(&learner), units, plan.bytes())
+                };
+                let ((found, more, less), (expected, units, bytes)) = (run(true), run(false));
+                assert!(found == expected, "{blocks} blocks, from layer {lowest} on");
+                assert!(more >= units && less <= bytes);
+                assert!(blocks < 3 || less < bytes, "{less} {bytes}");
+            }
         }
     }
 }

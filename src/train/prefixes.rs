@@ -11,7 +11,7 @@ use super::sequence::course;
 use super::trainer::{Aim, Phase, Trainer};
 use crate::fixed::hash::Digest;
 use crate::memory::Workspace;
-use crate::model::transformer::learn::{LearnShape, Work, place_of};
+use crate::model::transformer::learn::{LearnShape, Side, Work, place_of};
 use crate::model::{Scratch, Sequence};
 use crate::store::{Log, StoreError};
 use core::ops::Range;
@@ -163,7 +163,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         let (t, plan) = (spec.transformer()?, self.learner.plan?);
         let shape = LearnShape::of(spec, t, plan);
         let low = place_of(t, self.learner.lowest_site());
-        if low == 0 || !self.has_prefix(t, &shape) {
+        if !self.has_prefix(t, &shape) {
             return None;
         }
         let below = |site| place_of(t, site) < low;
@@ -174,7 +174,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         self.beside.iter().for_each(|adapter| adapter.hash(below, &mut digest));
 
         let own = self.learner.sequence.own;
-        let work = Work::carve(&shape, &mut Workspace::again(self.learner.work));
+        let work = Work::carve(&shape, Side::Stream, &mut Workspace::again(self.learner.work));
         digest.word(own as u32);
         digest.bytes(work.ids.get(..own).unwrap_or(&[]).as_bytes());
         digest.bytes(work.kinds.get(..own).unwrap_or(&[]));
@@ -195,7 +195,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         }
         let shape = LearnShape::of(spec, t, plan);
         let course = course(self.learner, t);
-        let mut work = Work::carve(&shape, &mut Workspace::again(self.learner.work));
+        let mut work = Work::carve(&shape, Side::Stream, &mut Workspace::again(self.learner.work));
         let sound = kept.log.read(&mut kept.flash, &record, |at, piece| work.stream.set_bytes(own, at, piece))?;
         if sound {
             self.learner.phase = Phase::Lesson(course.behind(course.low()));

@@ -14,7 +14,9 @@ use crate::layer::normalize::Normalize;
 use crate::layer::{ShapeError, first};
 use crate::memory::Workspace;
 use crate::model::spec::{Pool, Transformer};
-use crate::model::transformer::learn::{Course, Desk, LearnShape, Lesson, Objective, Unit, Work, place_of};
+use crate::model::transformer::learn::{
+    Course, Desk, Keeps, LearnShape, Lesson, Objective, Side, Unit, Work, place_of,
+};
 use crate::model::transformer::network::Network;
 use crate::model::transformer::parts::one_of;
 use crate::model::transformer::pass::check_sequence;
@@ -53,7 +55,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
 
     /// What the last sequence brought to the lowest block that learns, to be kept and given to [`behind`](Trainer::behind) when the same
     /// sequence comes again: the blocks below need not run then. `None` in the middle of a sample, before the first, with dropout, where
-    /// the projection of features learns, for a network with encoder and decoder, and for a 32-bit residual stream.
+    /// the first block learns, in a lean plan, for a network with encoder and decoder, and for a 32-bit residual stream.
     ///
     /// It stays right as long as nothing below changes: what is frozen there, and the adapters beside. (Kept for samples that are
     /// seen again and again: Skip2-LoRA, arXiv:2410.21073.)
@@ -67,11 +69,12 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             return None;
         }
         let course = course(self.learner, t);
-        let work = Work::carve(&shape, &mut Workspace::again(self.learner.work));
-        let Work { stream, slots, .. } = work;
+        let work = Work::carve(&shape, Side::Stream, &mut Workspace::again(self.learner.work));
+        let Work { stream, slots, rows, .. } = work;
         // Behind all blocks it is the stream itself.
-        let from = if course.low() < blocks(t) { slots } else { stream };
-        let (mantissas, exponents) = from.narrow(own)?;
+        let behind = course.low() >= course.keeps.blocks;
+        let (from, first) = if behind { (stream, 0) } else { (slots, course.keeps.slot(course.low()) * rows) };
+        let (mantissas, exponents) = from.narrow(first, own)?;
         Some(Prefix { mantissas, exponents, block: course.low() as u16 })
     }
 
@@ -91,11 +94,12 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         self.lesson_of(Aim::Learn, None, sequence, target, Some(prefix), scratch)
     }
 
-    /// Whether what comes to the lowest block that learns is the same every time, and is kept in 16 bits: not where the projection of the
-    /// features learns, which stands before all blocks, and not with dropout, which masks what is frozen below as well.
+    /// Whether something comes to the lowest block that learns that is the same every time, and is kept in 16 bits: not where that is the
+    /// first block, below which tokens are looked up only, and not with dropout, which masks what is frozen below as well.
     pub(super) fn has_prefix(&self, t: &Transformer, shape: &LearnShape) -> bool {
-        let projection = t.input_site() == Some(self.learner.lowest_site());
-        !(t.has_cross() || shape.wide_stream || projection || !self.dropout.is_zero())
+        let lean = self.learner.plan.is_some_and(|plan| plan.lean);
+        let low = place_of(t, self.learner.lowest_site());
+        !(t.has_cross() || shape.wide_stream || lean || low == 0 || !self.dropout.is_zero())
     }
 
     pub(super) fn lesson_of(
@@ -148,9 +152,9 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         }
 
         let mut memory = Workspace::again(self.learner.work);
-        let mut work = Work::carve(&shape, &mut memory);
+        let mut work = Work::carve(&shape, Side::Stream, &mut memory);
         let from = source.map_or(0, |s| s.len());
-        let acc = Desk::carve(&shape, &mut Workspace::again(scratch.desk)).rows.acc;
+        let acc = Desk::carve(&shape.block, &mut Workspace::again(scratch.desk)).rows.acc;
         if let Some(source) = source {
             copy(self.model, source, 0, &mut work, acc)?;
         }
@@ -184,7 +188,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         let course = course(self.learner, &t);
         let mut unit = course.start();
         if let Some(p) = prefix {
-            let mut work = Work::carve(&shape, &mut Workspace::again(self.learner.work));
+            let mut work = Work::carve(&shape, Side::Stream, &mut Workspace::again(self.learner.work));
             work.stream.set_narrow(p.mantissas, p.exponents);
             unit = course.behind(low);
         }
@@ -251,11 +255,6 @@ pub struct Prefix<'p> {
     pub block: u16,
 }
 
-/// Blocks of a network.
-fn blocks(t: &Transformer) -> usize {
-    usize::from(t.encoder) + usize::from(t.decoder)
-}
-
 /// What a unit brought, and the one behind it.
 pub(crate) struct Ran {
     next: Option<Unit>,
@@ -292,8 +291,9 @@ fn run(
     let LessonParts { view, mut gradients, work } = learner.lesson_parts();
     let net = Network { model, t, adapters: beside, learns: Some(view), masks };
     let lesson = Lesson { net, course, objective };
-    let mut work = Work::carve(&shape, &mut Workspace::again(work));
-    let mut desk = Desk::carve(&shape, &mut Workspace::again(scratch.desk));
+    let mut work = Work::carve(&shape, unit.side(), &mut Workspace::again(work));
+    let desk = if unit.is_head() { &shape.head } else { &shape.block };
+    let mut desk = Desk::carve(desk, &mut Workspace::again(scratch.desk));
     let mut done = unit;
     let scored = lesson.run(&mut done, &mut work, &mut desk, &mut gradients)?;
 
@@ -322,7 +322,9 @@ fn window(learner: &Learner<'_>, t: &Transformer, place: usize) -> Window {
 pub(super) fn course<'t>(learner: &Learner<'_>, t: &'t Transformer) -> Course<'t> {
     let Under { own, source, objective, .. } = learner.sequence;
     let by_token = !matches!(objective, Objective::Pooled { .. });
-    Course { t, own, source, lowest: learner.lowest_site(), by_token }
+    let nothing = Keeps { blocks: 0, floor: 0, lean: false };
+    let keeps = learner.plan.map_or(nothing, |plan| plan.keeps(t));
+    Course { t, own, source, lowest: learner.lowest_site(), keeps, by_token }
 }
 
 /// Copies a sequence to the places from number `at` on.

@@ -191,11 +191,12 @@ impl<'a> Learn<'a> {
         Ok(learner)
     }
 
-    pub(in crate::train) fn start(self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
+    pub(in crate::train) fn start(mut self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
         let spec = model.spec();
-        if let (Some(t), Some(plan)) = (spec.transformer(), &self.plan) {
+        if let (Some(t), Some(plan)) = (spec.transformer(), self.plan) {
             let lowest = self.records.first().map_or(u16::MAX, |r| r.site);
-            let planned = LearnPlan { lowest: plan.lowest.min(lowest), ..*plan };
+            let planned = LearnPlan { lowest: plan.lowest.min(lowest), ..plan };
+            self.plan = Some(planned);
             let needed = LearnShape::of(spec, t, planned).work_bytes();
             if needed > self.work.len() {
                 return Err(LearnError::Plan { needed: (0, needed), found: (0, self.work.len()) });

@@ -1,6 +1,6 @@
 //! What one unit computes in. Contents mean nothing between units.
 
-use super::shape::LearnShape;
+use super::shape::DeskShape;
 use crate::fixed::Exp;
 use crate::memory::Workspace;
 use crate::model::transformer::scratch::{Rows, Tiles};
@@ -31,7 +31,7 @@ pub(crate) struct Back<'a> {
 }
 
 impl<'a> Desk<'a> {
-    pub(crate) fn carve(s: &LearnShape, memory: &mut Workspace<'a>) -> Desk<'a> {
+    pub(crate) fn carve(s: &DeskShape, memory: &mut Workspace<'a>) -> Desk<'a> {
         let wide = s.tile * s.row;
         Desk {
             tiles: Tiles {

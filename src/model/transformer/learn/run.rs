@@ -66,7 +66,7 @@ impl<'p, 'm> Lesson<'p, 'm> {
         let tokens = self.course.tokens(unit.stack);
         let span = self.span(unit, tokens);
         match unit.step {
-            Step::Embed => self.embed(unit.stack, span, work, desk)?,
+            Step::Embed | Step::EmbedAgain => self.embed(unit, span, work, desk)?,
             Step::Keys | Step::KeysAgain => {
                 self.keep_or_fetch(unit, work);
                 let stream = &work.stream.all();
@@ -122,7 +122,7 @@ impl<'p, 'm> Lesson<'p, 'm> {
             }
             Step::Queries => {
                 let sight = self.sight(unit.stack, tokens, work.valid);
-                let slot = self.course.slot(unit.stack, unit.layer).unwrap_or(0) * work.stream.rows();
+                let slot = self.slot(unit, work);
                 let (stream, gradient) = (&work.slots.from(slot), &mut work.gradient.all());
                 let (kv, queries) = (&work.kv, &mut work.queries);
                 self.of(unit).queries_back(&sight, span, stream, gradient, kv, queries, desk, learn)?;
@@ -135,7 +135,7 @@ impl<'p, 'm> Lesson<'p, 'm> {
                 block.pairs_back(&sight, unit.head, span, kv, queries, sums, last, desk)?;
             }
             Step::Inputs => {
-                let slot = self.course.slot(unit.stack, unit.layer).unwrap_or(0) * work.stream.rows();
+                let slot = self.slot(unit, work);
                 let (stream, gradient) = (&work.slots.from(slot), &mut work.gradient.all());
                 let through = self.course.through(self.net.t.block(unit.stack, unit.layer).query);
                 let (kv, queries) = (&work.kv, &work.queries);
@@ -152,17 +152,38 @@ impl<'p, 'm> Lesson<'p, 'm> {
         Sight { looks: Looks::Own, keys: tokens, valid: valid.get(from..from + tokens) }
     }
 
-    /// Keeps the input of a block that a gradient will go through, or brings it back.
+    /// Where the input of a unit's block is, in vectors.
+    fn slot(&self, unit: &Unit, work: &Work<'_>) -> usize {
+        self.course.keeps.slot(self.course.place_of(unit)) * work.rows
+    }
+
+    /// With the first unit of a block: keeps its input, or brings it back.
     fn keep_or_fetch(&self, unit: &Unit, work: &mut Work<'_>) {
-        let Some(slot) = self.course.slot(unit.stack, unit.layer).filter(|_| unit.first == 0) else { return };
-        let (rows, tokens) = (work.stream.rows(), self.course.tokens(unit.stack));
+        if unit.first > 0 {
+            return;
+        }
+        let (place, tokens) = (self.course.place(unit.stack, unit.layer), self.course.tokens(unit.stack));
+        let (keeps, slot) = (self.course.keeps, self.slot(unit, work));
+        let kept = keeps.keeps(place);
         match unit.step {
-            Step::Keys | Step::CrossKeys | Step::Block => work.stream.copy_to(&mut work.slots, slot * rows, tokens),
-            _ => work.stream.copy_from(&work.slots, slot * rows, tokens),
+            // It waits where that of the block above will be, unless it is kept.
+            Step::Keys | Step::CrossKeys | Step::Block if unit.rebuilds => {
+                let from = if kept { keeps.slot(place) * work.rows } else { slot };
+                work.stream.copy_from(&work.slots, from, tokens);
+            }
+            // What only frozen blocks would need.
+            Step::Keys | Step::CrossKeys | Step::Block
+                if !kept || place + usize::from(keeps.lean) < self.course.low() => {}
+            Step::Keys | Step::CrossKeys | Step::Block => work.stream.copy_to(&mut work.slots, slot, tokens),
+            // It has just been computed again.
+            _ if !kept && unit.layer > 0 => work.stream.copy_to(&mut work.slots, slot, tokens),
+            _ => work.stream.copy_from(&work.slots, slot, tokens),
         }
     }
 
-    fn embed(&self, stack: Stack, span: Span, work: &mut Work<'_>, desk: &mut Desk<'_>) -> Result<(), ShapeError> {
+    fn embed(&self, unit: &Unit, span: Span, work: &mut Work<'_>, desk: &mut Desk<'_>) -> Result<(), ShapeError> {
+        let (stack, slot) = (unit.stack, self.slot(unit, work));
+        let mut stream = if unit.step == Step::EmbedAgain { work.slots.from(slot) } else { work.stream.all() };
         let width = self.net.model.spec().features;
         for index in span.first..span.first + span.count {
             let at = self.offset(stack) + index;
@@ -176,7 +197,7 @@ impl<'p, 'm> Lesson<'p, 'm> {
                 })
             };
             let token = Token { index, position: index, kind, given };
-            self.net.embed(&token, &mut work.stream.all(), desk.tiles.x, &mut desk.rows)?;
+            self.net.embed(&token, &mut stream, desk.tiles.x, &mut desk.rows)?;
         }
         Ok(())
     }
@@ -212,8 +233,7 @@ impl<'p, 'm> Lesson<'p, 'm> {
     fn memory(&self, span: Span, work: &mut Work<'_>, desk: &mut Desk<'_>) -> Result<(), ShapeError> {
         let dim = self.net.t.dim;
         if let Some(slot) = self.course.end_slot().filter(|_| span.first == 0) {
-            let rows = work.stream.rows();
-            work.stream.copy_to(&mut work.slots, slot * rows, self.course.source);
+            work.stream.copy_to(&mut work.slots, slot * work.rows, self.course.source);
             work.d_memory.clear();
         }
         let stream = &work.stream.all();
@@ -229,7 +249,7 @@ impl<'p, 'm> Lesson<'p, 'm> {
 
     /// From the gradient of the encoder's hidden states to that of its last stream.
     fn end(&self, span: Span, work: &mut Work<'_>, desk: &mut Desk<'_>) -> Result<(), ShapeError> {
-        let (dim, slot) = (self.net.t.dim, self.course.end_slot().unwrap_or(0) * work.stream.rows());
+        let (dim, slot) = (self.net.t.dim, self.course.end_slot().unwrap_or(0) * work.rows);
         for token in span.first..span.first + span.count {
             let acc = first("scratch.acc", desk.rows.acc, dim)?;
             let dy = first("scratch.c", desk.rows.c, dim)?;

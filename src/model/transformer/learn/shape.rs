@@ -1,5 +1,6 @@
 //! How long the buffers of a transformer are while it learns.
 
+use super::keeps::Keeps;
 use crate::fixed::Exp;
 use crate::layer::gradient::TILE as GRADIENT_TILE;
 use crate::memory::carved_bytes;
@@ -16,11 +17,20 @@ pub(crate) struct LearnPlan {
     pub(crate) dropout: bool,
     /// Whether an output can be given its gradient, token by token.
     pub(crate) cotangents: bool,
+    /// Whether the inputs of every second block are kept only.
+    pub(crate) lean: bool,
     /// The lowest layer that learns.
     pub(crate) lowest: u16,
 }
 
-/// How many values each buffer holds. The first part keeps its contents between units, the second does not.
+impl LearnPlan {
+    /// Which inputs of blocks are kept.
+    pub(crate) const fn keeps(&self, t: &Transformer) -> Keeps {
+        Keeps { blocks: t.encoder as usize + t.decoder as usize, floor: place_of(t, self.lowest), lean: self.lean }
+    }
+}
+
+/// How many values each buffer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LearnShape {
     pub(crate) dim: usize,
@@ -44,8 +54,17 @@ pub(crate) struct LearnShape {
     pub(crate) outputs: usize,
     pub(crate) cotangents: usize,
 
+    /// What a unit of a block computes in, and one of what is behind all blocks: in the same memory.
+    pub(crate) block: DeskShape,
+    pub(crate) head: DeskShape,
+}
+
+/// How many values the buffers of one unit hold. Contents mean nothing between units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeskShape {
+    pub(crate) dim: usize,
     pub(crate) tile: usize,
-    /// The widest vector inside a block.
+    /// The widest vector.
     pub(crate) row: usize,
     pub(crate) heads: usize,
     pub(crate) keys: usize,
@@ -53,6 +72,16 @@ pub(crate) struct LearnShape {
     pub(crate) vector: usize,
     pub(crate) rank: usize,
     pub(crate) masked: usize,
+    pub(crate) outputs: usize,
+}
+
+/// What the larger buffers of a sample are for, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The stream, and the target until the loss is known.
+    Stream,
+    /// The way back through attention: queries, and the gradients of keys and values.
+    Attention,
 }
 
 /// The place of a block among those of both stacks, or, for a layer behind them, how many there are.
@@ -80,16 +109,14 @@ impl LearnShape {
         let source = if t.has_cross() { plan.sequence.source } else { 0 };
         let tokens = max(own, source);
         let all = own + source;
-        let blocks = t.encoder as usize + t.decoder as usize;
-        let low = place_of(t, plan.lowest);
-        // Of every block from the lowest that learns on; and what the encoder ends with, where its gradient is needed.
-        let encoder_learns = t.has_cross() && low < t.encoder as usize;
-        let slots = blocks - low + encoder_learns as usize;
+        let keeps = plan.keeps(t);
+        // Beside inputs what the encoder ends with, where its gradient is needed.
+        let encoder_learns = t.has_cross() && keeps.floor < t.encoder as usize;
+        let slots = keeps.slots() + encoder_learns as usize;
         let (heads, width) = (t.kv_heads, t.head_dim);
         let inside = if t.flags.has(Flags::FUSED) { t.query_width() + 2 * t.kv_width() } else { t.query_width() };
         let row = max(max(t.dim, t.hidden), max(max(inside, t.kv_width()), spec.features));
         let tile = if tokens < TILE { tokens } else { TILE };
-        let widest = max(row, spec.outputs);
         LearnShape {
             dim: t.dim,
             own,
@@ -107,14 +134,30 @@ impl LearnShape {
             features: if t.vocab > 0 { 0 } else { all * spec.features },
             outputs: spec.outputs,
             cotangents: if plan.cotangents { own * spec.outputs } else { 0 },
-            tile,
-            row,
-            heads: t.heads,
-            keys: tokens,
-            acc: max(max(2 * t.dim, tile * row), widest),
-            vector: widest,
-            rank: 2 * plan.rank * if tile < GRADIENT_TILE { tile } else { GRADIENT_TILE },
-            masked: if plan.dropout { tile * row } else { 0 },
+            block: DeskShape {
+                dim: t.dim,
+                tile,
+                row,
+                heads: t.heads,
+                keys: tokens,
+                acc: max(2 * t.dim, tile * row),
+                vector: row,
+                rank: 2 * plan.rank * if tile < GRADIENT_TILE { tile } else { GRADIENT_TILE },
+                masked: if plan.dropout { tile * row } else { 0 },
+                outputs: 0,
+            },
+            head: DeskShape {
+                dim: t.dim,
+                tile: 1,
+                row: t.dim,
+                heads: 0,
+                keys: 0,
+                acc: max(2 * t.dim, spec.outputs),
+                vector: max(t.dim, spec.outputs),
+                rank: 2 * plan.rank,
+                masked: if plan.dropout { t.dim } else { 0 },
+                outputs: spec.outputs,
+            },
         }
     }
 
@@ -132,8 +175,14 @@ impl LearnShape {
     pub(crate) const fn work_bytes(&self) -> usize {
         let tokens = self.tokens();
         let middle = if self.source > 0 { tokens } else { 0 };
-        self.stream_bytes(tokens)
+        let stream = self.stream_bytes(tokens)
             + carved_bytes::<Exp>(tokens)
+            + carved_bytes::<u32>(self.own)
+            + carved_bytes::<i16>(self.outputs)
+            + carved_bytes::<i16>(self.cotangents)
+            + carved_bytes::<Exp>(if self.cotangents > 0 { self.own } else { 0 });
+        let attention = store_bytes(&self.queries) + 2 * carved_bytes::<i32>(self.accumulators);
+        max(stream, attention)
             + self.stream_bytes(middle)
             + carved_bytes::<Exp>(middle)
             + self.stream_bytes(self.slots * tokens)
@@ -142,8 +191,6 @@ impl LearnShape {
             + carved_bytes::<Exp>(tokens)
             + store_bytes(&self.kv)
             + store_bytes(&self.cross)
-            + store_bytes(&self.queries)
-            + 2 * carved_bytes::<i32>(self.accumulators)
             + carved_bytes::<i16>(self.memory)
             + carved_bytes::<Exp>(self.source)
             + carved_bytes::<i32>(self.d_memory)
@@ -153,14 +200,17 @@ impl LearnShape {
             + carved_bytes::<u8>(self.own + self.source)
             + carved_bytes::<i16>(self.features)
             + carved_bytes::<Exp>(if self.features > 0 { self.own + self.source } else { 0 })
-            + carved_bytes::<u32>(self.own)
-            + carved_bytes::<i16>(self.outputs)
-            + carved_bytes::<i16>(self.cotangents)
-            + carved_bytes::<Exp>(if self.cotangents > 0 { self.own } else { 0 })
     }
 
     /// Bytes of what a unit computes in.
     pub(crate) const fn desk_bytes(&self) -> usize {
+        max(self.block.bytes(), self.head.bytes())
+    }
+}
+
+impl DeskShape {
+    /// Bytes of all buffers.
+    const fn bytes(&self) -> usize {
         carved_bytes::<i16>(self.tile * self.dim)
             + 4 * carved_bytes::<i16>(self.tile * self.row)
             + 5 * carved_bytes::<Exp>(self.tile)

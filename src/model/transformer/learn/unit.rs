@@ -3,13 +3,14 @@
 //! ```text
 //! forward    embed → (keys | cross keys)? → block → …  → memory (between the stacks) → …
 //! head       a token, or the pooled vector: loss, and back to the stream
-//! backward   (keys | cross keys)? → again → feed → (cross: queries, pairs, inputs, memory)? → queries, pairs, inputs
+//! backward   (embed again | a block again, for the input)? → (keys | cross keys)? → again → feed → (cross: queries, pairs, inputs, memory)? → queries, pairs, inputs
 //!            → the block below …  → end (between the stacks) → …  → the projection of features
 //! ```
 //!
 //! It ends behind the lowest layer that learns.
 
-use super::shape::place_of;
+use super::keeps::Keeps;
+use super::shape::{Side, place_of};
 use crate::layer::gradient::GradScale;
 use crate::model::spec::{Stack, Transformer};
 use crate::model::transformer::scratch::TILE;
@@ -30,6 +31,8 @@ pub(crate) enum Step {
     Memory,
     /// From the stream to the loss and back.
     Head,
+    /// The input of a block, looked up again.
+    EmbedAgain,
     /// Keys and values, computed again.
     KeysAgain,
     CrossKeysAgain,
@@ -60,6 +63,8 @@ pub(crate) struct Unit {
     pub(crate) layer: u16,
     /// Of keys and values.
     pub(crate) head: usize,
+    /// Whether the block is run for the input of the one above, once more.
+    pub(crate) rebuilds: bool,
     /// The tile's first token.
     pub(crate) first: usize,
     /// Of the gradients of one head's keys and values.
@@ -70,9 +75,10 @@ impl Unit {
     /// What it is of.
     pub(crate) const fn part(&self) -> Part {
         match self.step {
+            Step::Embed | Step::Keys | Step::CrossKeys | Step::Block if self.rebuilds => Part::Again,
             Step::Embed | Step::Keys | Step::CrossKeys | Step::Block | Step::Memory => Part::Forward,
             Step::Head => Part::Loss,
-            Step::KeysAgain | Step::CrossKeysAgain | Step::Again => Part::Again,
+            Step::EmbedAgain | Step::KeysAgain | Step::CrossKeysAgain | Step::Again => Part::Again,
             Step::Feed | Step::End => Part::Backward,
             Step::CrossPairs | Step::Pairs => Part::Attention,
             Step::CrossQueries
@@ -87,6 +93,14 @@ impl Unit {
     /// Whether gradients come of it.
     pub(crate) const fn goes_back(&self) -> bool {
         !matches!(self.part(), Part::Forward)
+    }
+
+    /// What it needs of the buffers that share their memory.
+    pub(crate) const fn side(&self) -> Side {
+        match self.part() {
+            Part::Attention | Part::Projections => Side::Attention,
+            _ => Side::Stream,
+        }
     }
 
     /// Whether it computes a part of the loss.
@@ -104,6 +118,8 @@ pub(crate) struct Course<'p> {
     pub(crate) source: usize,
     /// The lowest layer that learns.
     pub(crate) lowest: u16,
+    /// Which inputs of blocks are kept.
+    pub(crate) keeps: Keeps,
     /// Whether every token has an output of its own.
     pub(crate) by_token: bool,
 }
@@ -134,7 +150,8 @@ impl Course<'_> {
             Step::Head => usize::from(self.t.encoder) + usize::from(self.t.decoder),
             // Still of the block above.
             Step::End => usize::from(self.t.encoder),
-            _ => self.place(unit.stack, unit.layer),
+            // Of the block that is rebuilt.
+            _ => self.place(unit.stack, unit.layer) + usize::from(unit.rebuilds),
         }
     }
 
@@ -143,15 +160,9 @@ impl Course<'_> {
         place_of(self.t, self.lowest)
     }
 
-    /// Where the input of a block is kept, if it is.
-    pub(crate) fn slot(&self, stack: Stack, layer: u16) -> Option<usize> {
-        self.place(stack, layer).checked_sub(self.low())
-    }
-
     /// Where the encoder's last stream is kept, if it is: behind all others.
     pub(crate) fn end_slot(&self) -> Option<usize> {
-        let blocks = usize::from(self.t.encoder) + usize::from(self.t.decoder);
-        (self.t.has_cross() && self.low() < usize::from(self.t.encoder)).then(|| blocks - self.low())
+        (self.t.has_cross() && self.low() < usize::from(self.t.encoder)).then(|| self.keeps.slots())
     }
 
     /// Tokens that the tiles of a step go over.
@@ -166,7 +177,7 @@ impl Course<'_> {
     /// The first unit.
     pub(crate) fn start(&self) -> Unit {
         let stack = if self.t.encoder > 0 { Stack::Encoder } else { Stack::Decoder };
-        Unit { step: Step::Embed, stack, layer: 0, head: 0, first: 0, scales: [GradScale::EMPTY; 2] }
+        Unit { step: Step::Embed, stack, layer: 0, head: 0, rebuilds: false, first: 0, scales: [GradScale::EMPTY; 2] }
     }
 
     /// The first unit of a block, by its place among all of a network with one stack; of the head, behind them all.
@@ -192,7 +203,10 @@ impl Course<'_> {
         let sites = self.t.block(unit.stack, unit.layer);
         match unit.step {
             Step::Embed => Some(self.enter_block(Unit { first: 0, ..unit }, 0)),
+            Step::EmbedAgain if unit.rebuilds => Some(self.enter_block(Unit { first: 0, ..unit }, unit.layer)),
+            Step::EmbedAgain => Some(self.again(unit, unit.stack, unit.layer)),
             Step::Keys | Step::CrossKeys => to(Step::Block),
+            Step::Block if unit.rebuilds => Some(self.again(unit, unit.stack, unit.layer + 1)),
             Step::Block if unit.layer + 1 < self.t.blocks(unit.stack) => {
                 Some(self.enter_block(Unit { first: 0, ..unit }, unit.layer + 1))
             }
@@ -234,13 +248,30 @@ impl Course<'_> {
         Unit { step, layer, ..unit }
     }
 
+    /// The way back into a block: first its input, if that is not kept.
     fn reenter(&self, unit: Unit, stack: Stack, layer: u16) -> Unit {
+        if self.keeps.keeps(self.place(stack, layer)) {
+            return self.again(unit, stack, layer);
+        }
+        let Some(below) = layer.checked_sub(1) else {
+            return Unit { step: Step::EmbedAgain, stack, layer, head: 0, first: 0, ..unit };
+        };
+        let unit = Unit { stack, rebuilds: true, head: 0, first: 0, ..unit };
+        if self.keeps.keeps(self.place(stack, below)) {
+            self.enter_block(unit, below)
+        } else {
+            Unit { step: Step::EmbedAgain, layer: below, ..unit }
+        }
+    }
+
+    /// The way back into a block whose input is there.
+    fn again(&self, unit: Unit, stack: Stack, layer: u16) -> Unit {
         let step = match stack {
             Stack::Encoder => Step::KeysAgain,
             Stack::Decoder if self.t.has_cross() => Step::CrossKeysAgain,
             Stack::Decoder => Step::Again,
         };
-        Unit { step, stack, layer, head: 0, first: 0, ..unit }
+        Unit { step, stack, layer, head: 0, rebuilds: false, first: 0, ..unit }
     }
 
     /// Behind the last unit of a block.

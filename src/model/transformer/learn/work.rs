@@ -1,11 +1,11 @@
 //! What a transformer keeps between the units of a sample.
 
-use super::shape::LearnShape;
+use super::shape::{LearnShape, Side};
 use crate::fixed::{Exp, TileMut};
 use crate::layer::residual::{Mantissas, StreamMut};
 use crate::memory::Workspace;
 use crate::model::transformer::scratch::carve_store;
-use crate::model::transformer::store::{CacheType, Store};
+use crate::model::transformer::store::{CacheType, Store, StoreShape};
 
 /// Vectors of a stream, in 16 bits or in 32: one of the two is empty.
 #[derive(Debug)]
@@ -37,9 +37,10 @@ impl<'w> Vectors<'w> {
         StreamMut { mantissas, exponents: self.exponents.get_mut(first..).unwrap_or_default(), dim: self.dim }
     }
 
-    /// The first `count` of a stream in 16 bits.
-    pub(crate) fn narrow(self, count: usize) -> Option<(&'w [i16], &'w [Exp])> {
-        Some((self.narrow.get(..count * self.dim)?, self.exponents.get(..count)?))
+    /// `count` vectors from `first` on, of a stream in 16 bits.
+    pub(crate) fn narrow(self, first: usize, count: usize) -> Option<(&'w [i16], &'w [Exp])> {
+        let (dim, end) = (self.dim, first + count);
+        Some((self.narrow.get(first * dim..end * dim)?, self.exponents.get(first..end)?))
     }
 
     /// Sets the first ones of a stream in 16 bits.
@@ -56,11 +57,6 @@ impl<'w> Vectors<'w> {
         let mantissas = self.narrow.as_mut_bytes();
         let to = exponents.iter_mut().chain(mantissas).skip(at);
         to.zip(bytes).for_each(|(to, &b)| *to = b);
-    }
-
-    /// How many there are.
-    pub(crate) fn rows(&self) -> usize {
-        self.exponents.len()
     }
 
     /// Sets all to zero.
@@ -100,9 +96,23 @@ fn copy<T: Copy>(from: &[T], at: usize, to: &mut [T], to_at: usize, count: usize
 /// What is kept between units.
 #[derive(Debug)]
 pub(crate) struct Work<'w> {
+    /// Tokens of a stack, at most: vectors of a slot.
+    pub(crate) rows: usize,
     /// What runs through the blocks, forward; and what stood between two parts of a block, on the way back.
     pub(crate) stream: Vectors<'w>,
-    /// The same before cross-attention.
+    /// The class of each token.
+    pub(crate) labels: &'w mut [u32],
+    /// The target of the pooled output.
+    pub(crate) target: &'w mut [i16],
+    /// The gradient of each token's output, where it is given.
+    pub(crate) cotangents: TileMut<'w>,
+    /// In the memory of these four, once a block's feed-forward is behind: queries (then their gradients), and the gradients of the
+    /// heads' outputs.
+    pub(crate) queries: Store<'w>,
+    /// Gradients of one head's keys and values, while they add up.
+    pub(crate) dk: &'w mut [i32],
+    pub(crate) dv: &'w mut [i32],
+    /// The stream before cross-attention.
     pub(crate) middle: Vectors<'w>,
     /// Inputs of blocks.
     pub(crate) slots: Vectors<'w>,
@@ -112,11 +122,6 @@ pub(crate) struct Work<'w> {
     pub(crate) kv: Store<'w>,
     /// The same of cross-attention.
     pub(crate) cross: Store<'w>,
-    /// Queries of one block (then their gradients), and the gradients of the heads' outputs.
-    pub(crate) queries: Store<'w>,
-    /// Gradients of one head's keys and values, while they add up.
-    pub(crate) dk: &'w mut [i32],
-    pub(crate) dv: &'w mut [i32],
     /// The encoder's output.
     pub(crate) memory: TileMut<'w>,
     /// Its gradient.
@@ -126,42 +131,42 @@ pub(crate) struct Work<'w> {
     pub(crate) kinds: &'w mut [u8],
     pub(crate) valid: &'w mut [u8],
     pub(crate) features: TileMut<'w>,
-    /// The class of each token.
-    pub(crate) labels: &'w mut [u32],
-    /// The target of the pooled output.
-    pub(crate) target: &'w mut [i16],
-    /// The gradient of each token's output, where it is given.
-    pub(crate) cotangents: TileMut<'w>,
 }
 
 impl<'w> Work<'w> {
-    pub(crate) fn carve(s: &LearnShape, memory: &mut Workspace<'w>) -> Work<'w> {
+    /// `side`: which of the two that share their memory; the other's buffers are empty.
+    pub(crate) fn carve(s: &LearnShape, side: Side, memory: &mut Workspace<'w>) -> Work<'w> {
         let tokens = s.tokens();
         let middle = if s.source > 0 { tokens } else { 0 };
         let all = s.own + s.source;
         let given = |some: usize, count: usize| if some > 0 { count } else { 0 };
+        let stream = |count: usize| if side == Side::Stream { count } else { 0 };
+        let attention = |count: usize| if side == Side::Attention { count } else { 0 };
+        let queries = if side == Side::Attention { s.queries } else { StoreShape { capacity: 0, ..s.queries } };
         Work {
-            stream: Vectors::carve(tokens, s.dim, s.wide_stream, memory),
+            rows: tokens,
             middle: Vectors::carve(middle, s.dim, s.wide_stream, memory),
             slots: Vectors::carve(s.slots * tokens, s.dim, s.wide_stream, memory),
             gradient: Vectors::carve(tokens, s.dim, false, memory),
             kv: carve_store(s.kv, CacheType::I16, memory),
             cross: carve_store(s.cross, CacheType::I16, memory),
-            queries: carve_store(s.queries, CacheType::I16, memory),
-            dk: memory.carve(s.accumulators),
-            dv: memory.carve(s.accumulators),
             memory: TileMut { mantissas: memory.carve(s.memory), exponents: memory.carve(s.source) },
             d_memory: Vectors::carve(given(s.d_memory, s.source), s.dim, true, memory),
             ids: memory.carve(s.ids),
             kinds: memory.carve(s.kinds),
             valid: memory.carve(all),
             features: TileMut { mantissas: memory.carve(s.features), exponents: memory.carve(given(s.features, all)) },
-            labels: memory.carve(s.own),
-            target: memory.carve(s.outputs),
+            // From here on the two share what is left.
+            stream: Vectors::carve(stream(tokens), s.dim, s.wide_stream, memory),
+            labels: memory.carve(stream(s.own)),
+            target: memory.carve(stream(s.outputs)),
             cotangents: TileMut {
-                mantissas: memory.carve(s.cotangents),
-                exponents: memory.carve(given(s.cotangents, s.own)),
+                mantissas: memory.carve(stream(s.cotangents)),
+                exponents: memory.carve(stream(given(s.cotangents, s.own))),
             },
+            queries: carve_store(queries, CacheType::I16, memory),
+            dk: memory.carve(attention(s.accumulators)),
+            dv: memory.carve(attention(s.accumulators)),
         }
     }
 }

@@ -67,6 +67,9 @@ pub struct Args {
     /// Transformers: every sample makes a step, block by block; accumulators for one block alone.
     #[arg(long, requires = "train")]
     pub immediate: bool,
+    /// Transformers: the inputs of every second block are kept, the others computed again.
+    #[arg(long, requires = "train")]
+    pub lean: bool,
     /// Room for dropout.
     #[arg(long, requires = "train")]
     pub dropout: bool,
@@ -214,6 +217,7 @@ fn training(args: &Args) -> Result<Option<Train>> {
     let train = train.rank(args.rank).on(roles);
     let train = if args.only_b { train.only_b() } else { train };
     let train = if args.immediate { train.immediate() } else { train };
+    let train = if args.lean { train.lean() } else { train };
     Ok(Some(if args.dropout { train.dropout() } else { train }))
 }
 
