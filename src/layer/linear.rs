@@ -86,7 +86,7 @@ impl Extras<'_> {
 /// The buffers that a layer computes in. Contents mean nothing between calls.
 #[derive(Debug)]
 pub struct Scratch<'a> {
-    /// [`Linear::acc_len`] exact accumulators.
+    /// [`Linear::acc_len`] exact accumulators, or as many as it has for fewer tokens.
     pub acc: &'a mut [i64],
     /// [`Linear::vector_len`]: backward only; the gradient with the row scales folded in.
     pub vector: &'a mut [i16],
@@ -106,7 +106,8 @@ pub struct LoraGradient<'a> {
 }
 
 impl<'a> Linear<'a> {
-    /// Accumulators that forward needs for `tokens` tokens, and backward for any number.
+    /// Accumulators with which forward takes `tokens` tokens at once, and backward any number. Forward does with fewer, down to
+    /// those for one token, and takes fewer tokens at once then, which costs time and changes no bit.
     #[must_use]
     pub const fn acc_len(inputs: usize, outputs: usize, tokens: usize) -> usize {
         let forward = outputs * tokens;
@@ -205,25 +206,46 @@ impl<'a> Linear<'a> {
                 first("scratch.masked", scratch.masked, self.inputs)?;
             }
         }
-        let acc = first("scratch.acc", scratch.acc, tokens * self.outputs)?;
+        first("scratch.acc", scratch.acc, self.outputs)?;
 
-        self.weights.product(self.inputs, x.mantissas, acc);
-        for (token, (x, acc)) in x.blocks().zip(acc.chunks_exact_mut(self.outputs)).enumerate() {
-            self.scale(acc);
-            let bits = self.weights.bits() + 15 + ceil_log2(self.inputs) + 16;
-            let (exponent, bits) = gained(loras.clone(), acc, i32::from(self.exponent) + x.exponent.get(), bits);
-            let mut row = RowSum::new(acc, exponent, bits);
-            if let Some(bias) = self.bias {
-                bias.add_to(&mut row);
+        // As many tokens share their reading of the weights as there are accumulators for.
+        let at_once = (scratch.acc.len() / self.outputs.max(1)).clamp(1, tokens.max(1));
+        let mut token = 0;
+        for x in x.mantissas.chunks(at_once * self.inputs).zip(x.exponents.chunks(at_once)) {
+            let x = Tile { mantissas: x.0, exponents: x.1 };
+            let acc = first("scratch.acc", scratch.acc, x.tokens() * self.outputs)?;
+            self.weights.product(self.inputs, x.mantissas, acc);
+            for (x, acc) in x.blocks().zip(acc.chunks_exact_mut(self.outputs)) {
+                let masked = &mut *scratch.masked;
+                each(token, self.row(token, x, loras.clone(), acc, masked));
+                token += 1;
             }
-            for lora in loras.clone() {
-                let x = lora.masked(token * self.inputs, x, scratch.masked);
-                lora.add_forward(self.inputs, x, &mut row);
-                lora.add_bias(&mut row);
-            }
-            each(token, row);
         }
         Ok(())
+    }
+
+    /// The sums of one token: from `W x`, with everything else.
+    fn row<'l, 's>(
+        &self,
+        token: usize,
+        x: Block<'_>,
+        loras: impl Iterator<Item = Lora<'l>> + Clone,
+        acc: &'s mut [i64],
+        masked: &mut [i16],
+    ) -> RowSum<'s> {
+        self.scale(acc);
+        let bits = self.weights.bits() + 15 + ceil_log2(self.inputs) + 16;
+        let (exponent, bits) = gained(loras.clone(), acc, i32::from(self.exponent) + x.exponent.get(), bits);
+        let mut row = RowSum::new(acc, exponent, bits);
+        if let Some(bias) = self.bias {
+            bias.add_to(&mut row);
+        }
+        for lora in loras {
+            let x = lora.masked(token * self.inputs, x, masked);
+            lora.add_forward(self.inputs, x, &mut row);
+            lora.add_bias(&mut row);
+        }
+        row
     }
 
     /// Multiplies a row of exact sums by the row scales.

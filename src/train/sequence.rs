@@ -5,7 +5,7 @@ use super::learner::{Learner, LessonParts, Under, Window};
 use super::loss::{IGNORE, SequenceTarget, Target};
 use super::optimizer::Optimizer;
 use super::score::{Answers, Scored};
-use super::trainer::{Aim, Phase, Trainer, stage};
+use super::trainer::{Aim, Part, Phase, Trainer, stage};
 use super::units::Units;
 use super::update::Turn;
 use crate::fixed::{Exp, Real};
@@ -15,7 +15,7 @@ use crate::layer::{ShapeError, first};
 use crate::memory::Workspace;
 use crate::model::spec::{Pool, Transformer};
 use crate::model::transformer::learn::{
-    Course, Desk, Keeps, LearnShape, Lesson, Objective, Side, Unit, Work, place_of,
+    Course, Desk, Keeps, LearnPlan, LearnShape, Lesson, Objective, Side, Unit, Work, place_of,
 };
 use crate::model::transformer::network::Network;
 use crate::model::transformer::parts::one_of;
@@ -102,6 +102,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         !(t.has_cross() || shape.wide_stream || lean || low == 0 || !self.dropout.is_zero())
     }
 
+    #[inline(never)] // What it needs on the stack is given back before the units run.
     pub(super) fn lesson_of(
         &mut self,
         aim: Aim,
@@ -278,7 +279,6 @@ fn run(
     let (Some(t), Some(plan)) = (model.spec().transformer(), learner.plan) else {
         return Ok(Ran { next: None, complete: false, loss: None });
     };
-    let shape = LearnShape::of(model.spec(), t, plan);
     let course = course(learner, t);
     let here = course.place_of(&unit);
     let immediate = learner.train.immediate && !learner.measured;
@@ -291,9 +291,8 @@ fn run(
     let LessonParts { view, mut gradients, work } = learner.lesson_parts();
     let net = Network { model, t, adapters: beside, learns: Some(view), masks };
     let lesson = Lesson { net, course, objective };
-    let mut work = Work::carve(&shape, unit.side(), &mut Workspace::again(work));
-    let desk = if unit.is_head() { &shape.head } else { &shape.block };
-    let mut desk = Desk::carve(desk, &mut Workspace::again(scratch.desk));
+    let mut work = work_of(model, t, plan, &unit, work);
+    let mut desk = desk_of(model, t, plan, &unit, scratch.desk);
     let mut done = unit;
     let scored = lesson.run(&mut done, &mut work, &mut desk, &mut gradients)?;
 
@@ -309,6 +308,25 @@ fn run(
     let left = next.is_none_or(|n| course.place_of(&n) != here);
     let complete = immediate && done.goes_back() && left && (next.is_none() || learner.window.learns());
     Ok(Ran { next, complete, loss: told })
+}
+
+/// What a unit finds and leaves.
+#[inline(never)] // So that the shape is not on the stack while the unit runs.
+fn work_of<'w>(model: &Model<'_>, t: &Transformer, plan: LearnPlan, unit: &Unit, work: &'w mut [u8]) -> Work<'w> {
+    let shape = LearnShape::of(model.spec(), t, plan);
+    Work::carve(&shape, unit.side(), &mut Workspace::again(work))
+}
+
+/// What it computes in.
+#[inline(never)] // As above.
+fn desk_of<'w>(model: &Model<'_>, t: &Transformer, plan: LearnPlan, unit: &Unit, desk: &'w mut [u8]) -> Desk<'w> {
+    let shape = LearnShape::of(model.spec(), t, plan);
+    let of = match unit.part() {
+        Part::Loss => &shape.head,
+        Part::Attention => &shape.pairs,
+        _ => &shape.block,
+    };
+    Desk::carve(of, &mut Workspace::again(desk))
 }
 
 /// The tensors of one block, or of what is behind them all.

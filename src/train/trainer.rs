@@ -413,6 +413,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         };
     }
 
+    #[inline(never)] // Beside the units of a sample on the stack, not on top of them.
     fn norm(&mut self, tensor: usize, sum: Real) {
         let mean = Real::ratio(1, self.learner.pending);
         let Some(clip) = self.clip else {
@@ -436,6 +437,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         };
     }
 
+    #[inline(never)] // As `norm`.
     fn update(&mut self, tensor: usize, factor: Real, turn: Turn) -> bool {
         // The schedule counts on when the optimizer changes; its moments start anew.
         let steps = self.learner.steps.saturating_add(1);

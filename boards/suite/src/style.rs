@@ -38,7 +38,7 @@ const LENGTH: usize = 80;
 const SAMPLER: Sampler = Sampler { temperature: q!(0.7), min_p: q!(0.05), seed: Seed(4) };
 
 const LEARN: Plan<'_> =
-    Plan::of(&BASE).tokens(TOKENS).train(Train::adamw().rank(4).alpha(8).on(Roles::Q.or(Roles::V)).immediate());
+    Plan::of(&BASE).tokens(TOKENS).train(Train::adamw().rank(4).alpha(8).on(Roles::Q.or(Roles::V)).immediate().lean());
 const WRITE: Plan<'_> = Plan::of(&BASE).tokens(TOKENS).context(LENGTH);
 const BYTES: usize = if LEARN.bytes() > WRITE.bytes() { LEARN.bytes() } else { WRITE.bytes() };
 static ARENA: Arena<BYTES> = Arena::new();
@@ -73,13 +73,29 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
         return Err(Failure::Check("training wrote to the base"));
     }
     let bytes = image.bytes.get(..image.len).unwrap_or(&[]);
-    let adapter = Adapter::open(&model, bytes)?;
+    after(board, &model, &vocabulary, memory, bytes, before, &mut digest)?;
+    record::digest(board, LEAF, "style", digest.value())?;
+    record::stack(board)
+}
+
+/// What it writes with what it has learned, and without.
+#[inline(never)] // So that the adapter's view is not on the stack while it learns.
+fn after<B: Board>(
+    board: &mut B,
+    model: &Model<'_>,
+    vocabulary: &Vocabulary<'_>,
+    memory: &mut [u8],
+    bytes: &[u8],
+    before: i32,
+    digest: &mut Digest,
+) -> Result<(), Failure> {
+    let adapter = Adapter::open(model, bytes)?;
     digest.bytes(bytes);
 
-    let after = measure(&model, memory, &[adapter.view()], &mut digest)?;
+    let after = measure(model, memory, &[adapter.view()], digest)?;
     writeln!(board, "\nafter, {} nats a token:\n", Thousandths(after))?;
-    write(board, &model, &vocabulary, memory, &[adapter.view()], &mut digest)?;
-    let off = measure(&model, memory, &[adapter.scaled(Real::ZERO)], &mut digest)?;
+    write(board, model, vocabulary, memory, &[adapter.view()], digest)?;
+    let off = measure(model, memory, &[adapter.scaled(Real::ZERO)], digest)?;
     writeln!(board, "\nadapter switched off: {} nats a token", Thousandths(off))?;
     let mut file = board.create(c"style.rkl").map_err(|e| Failure::File(embedded_io::Error::kind(&e)))?;
     embedded_io::Write::write_all(&mut file, bytes).map_err(|e| Failure::File(embedded_io::Error::kind(&e)))?;
@@ -91,8 +107,7 @@ pub fn run<B: Board>(board: &mut B) -> Result<(), Failure> {
     if after + 200 > before {
         return Err(Failure::Check("nothing was learned"));
     }
-    record::digest(board, LEAF, "style", digest.value())?;
-    record::stack(board)
+    Ok(())
 }
 
 /// Tokens of piece `index` of a text.

@@ -9,8 +9,8 @@ use core::arch::asm;
 /// Tokens that go together; fewer are filled up with zeros, more are left to generic (layers pass at most this many).
 const TOKENS: usize = 8;
 
-/// Columns that are paired at a time (1 KB).
-const COLUMNS: usize = 64;
+/// Columns that are paired at a time (512 bytes).
+const COLUMNS: usize = 32;
 
 /// `grad[i, j] += round(2^-shift · Σ_t left[t, i] · right[t, j])`, half to even; shapes and bounds as
 /// [`generic`](crate::kernel::generic::outer_i16).

@@ -115,9 +115,9 @@ impl Train {
         Train { immediate: true, ..self }
     }
 
-    /// In a transformer the input of every second block is kept, and that of the others is computed again from the block below: about half
-    /// of the activations, for a block's forward more in every second block's backward; the result is the same to the bit. (Chen et
-    /// al., "Training deep nets with sublinear memory cost", arXiv:1604.06174.) Outputs of frozen blocks are not kept then
+    /// In a transformer the input of every second block is kept, and that of the others is computed again from the block below; and forward
+    /// takes one token at a time: about half of the activations, for a block's forward more in every second block's backward, and more
+    /// instructions a product. The result is the same to the bit. (Chen et al., "Training deep nets with sublinear memory cost", arXiv:1604.06174.) Outputs of frozen blocks are not kept then
     /// (`Trainer::prefix`). Changes nothing for a perceptron.
     #[must_use]
     pub const fn lean(self) -> Train {

@@ -24,7 +24,7 @@ use core::ops::Range;
 /// One block of one stack.
 #[derive(Clone, Copy)]
 pub(super) struct BlockOf<'p, 'm> {
-    pub(super) net: Network<'p, 'm>,
+    pub(super) net: &'p Network<'p, 'm>,
     pub(super) stack: Stack,
     pub(super) layer: u16,
 }

@@ -194,8 +194,8 @@ impl<'p, 'm> Pass<'p, 'm> {
         (next < self.sequence.len()).then(|| unit(next))
     }
 
-    const fn of(&self, stack: Stack, layer: u16) -> BlockOf<'p, 'm> {
-        BlockOf { net: self.net, stack, layer }
+    const fn of(&self, stack: Stack, layer: u16) -> BlockOf<'_, 'm> {
+        BlockOf { net: &self.net, stack, layer }
     }
 
     fn embed(&self, span: Span, scratch: &mut SequenceScratch<'_>) -> Result<(), ShapeError> {

@@ -32,6 +32,7 @@ impl<'a> Workspace<'a> {
     ///
     /// # Errors
     /// [`ArenaError::TooSmall`]; [`ArenaError::NotPlanned`] where the plan has no training.
+    #[inline(never)] // What it needs on the stack is given back before training begins.
     pub fn split(mut self, plan: &Plan<'_>) -> Result<(Scratch<'a>, Learn<'a>), ArenaError> {
         self.reserve(plan.bytes())?;
         let train = plan.training().ok_or(ArenaError::NotPlanned)?;

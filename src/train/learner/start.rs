@@ -90,6 +90,7 @@ impl<'a> Learn<'a> {
     /// # Errors
     /// [`LearnError::Plan`], [`LearnError::Rank`], [`LearnError::NothingToTrain`]; [`LearnError::Adapter`] where the planned
     /// scaling is beyond 2^±1000 or so, more than an image can hold.
+    #[inline(never)]
     pub fn fresh(self, model: &Model<'_>, seed: Seed) -> Result<Learner<'a>, LearnError> {
         let rank = self.train.rank;
         if !(1..=MAX_RANK).contains(&usize::from(rank)) {
@@ -148,6 +149,7 @@ impl<'a> Learn<'a> {
     /// # Errors
     /// [`LearnError::NoLowPlane`], [`LearnError::TooLarge`], [`LearnError::Rank`], [`LearnError::Plan`],
     /// [`LearnError::NothingToTrain`], [`LearnError::Adapter`] where it was opened for another base.
+    #[inline(never)]
     pub fn resume(self, model: &Model<'_>, adapter: &Adapter<'_>) -> Result<Learner<'a>, LearnError> {
         let parameters = adapter.records().iter().map(|r| r.a_len() + r.b_len()).sum();
         let needed = (adapter.records().len(), parameters);
@@ -191,6 +193,7 @@ impl<'a> Learn<'a> {
         Ok(learner)
     }
 
+    #[inline(never)] // As `split`.
     pub(in crate::train) fn start(mut self, model: &Model<'_>) -> Result<Learner<'a>, LearnError> {
         let spec = model.spec();
         if let (Some(t), Some(plan)) = (spec.transformer(), self.plan) {

@@ -37,8 +37,8 @@ pub(crate) enum Objective {
 }
 
 impl<'p, 'm> Lesson<'p, 'm> {
-    const fn of(&self, unit: &Unit) -> BlockOf<'p, 'm> {
-        BlockOf { net: self.net, stack: unit.stack, layer: unit.layer }
+    const fn of(&self, unit: &Unit) -> BlockOf<'_, 'm> {
+        BlockOf { net: &self.net, stack: unit.stack, layer: unit.layer }
     }
 
     fn span(&self, unit: &Unit, tokens: usize) -> Span {

@@ -54,8 +54,9 @@ pub(crate) struct LearnShape {
     pub(crate) outputs: usize,
     pub(crate) cotangents: usize,
 
-    /// What a unit of a block computes in, and one of what is behind all blocks: in the same memory.
+    /// What a unit of a block computes in, one of its attention's way back, and one of what is behind all blocks: in the same memory.
     pub(crate) block: DeskShape,
+    pub(crate) pairs: DeskShape,
     pub(crate) head: DeskShape,
 }
 
@@ -68,6 +69,8 @@ pub(crate) struct DeskShape {
     pub(crate) row: usize,
     pub(crate) heads: usize,
     pub(crate) keys: usize,
+    pub(crate) weights: usize,
+    pub(crate) slopes: usize,
     pub(crate) acc: usize,
     pub(crate) vector: usize,
     pub(crate) rank: usize,
@@ -140,10 +143,27 @@ impl LearnShape {
                 row,
                 heads: t.heads,
                 keys: tokens,
-                acc: max(2 * t.dim, tile * row),
+                weights: tokens,
+                slopes: 0,
+                // A lean plan takes one token at a time through forward.
+                acc: max(2 * t.dim, if plan.lean { row } else { tile * row }),
                 vector: row,
                 rank: 2 * plan.rank * if tile < GRADIENT_TILE { tile } else { GRADIENT_TILE },
                 masked: if plan.dropout { tile * row } else { 0 },
+                outputs: 0,
+            },
+            pairs: DeskShape {
+                dim: 0,
+                tile,
+                row: width,
+                heads: 0,
+                keys: tokens,
+                weights: tile * tokens,
+                slopes: tile * tokens,
+                acc: width,
+                vector: 0,
+                rank: 0,
+                masked: 0,
                 outputs: 0,
             },
             head: DeskShape {
@@ -152,6 +172,8 @@ impl LearnShape {
                 row: t.dim,
                 heads: 0,
                 keys: 0,
+                weights: 0,
+                slopes: 0,
                 acc: max(2 * t.dim, spec.outputs),
                 vector: max(t.dim, spec.outputs),
                 rank: 2 * plan.rank,
@@ -204,7 +226,7 @@ impl LearnShape {
 
     /// Bytes of what a unit computes in.
     pub(crate) const fn desk_bytes(&self) -> usize {
-        max(self.block.bytes(), self.head.bytes())
+        max(max(self.block.bytes(), self.pairs.bytes()), self.head.bytes())
     }
 }
 
@@ -218,8 +240,8 @@ impl DeskShape {
             + carved_bytes::<Exp>(self.heads)
             + carved_bytes::<i32>(self.heads)
             + carved_bytes::<i32>(self.keys)
-            + carved_bytes::<i16>(self.tile * self.keys)
-            + carved_bytes::<i32>(self.tile * self.keys)
+            + carved_bytes::<i16>(self.weights)
+            + carved_bytes::<i32>(self.slopes)
             + carved_bytes::<i64>(self.acc)
             + carved_bytes::<i16>(self.masked)
             + carved_bytes::<i16>(self.vector)
