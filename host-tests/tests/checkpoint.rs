@@ -199,5 +199,5 @@ fn what_is_damaged_or_anothers_is_refused() {
     let too_large = restore_with(&plan(&file, Train::adamw().rank(2)), &good);
     assert!(matches!(too_large, Err(RestoreError::Learn(LearnError::TooLarge { .. }))), "{too_large:?}");
     let moments = restore_with(&plan(&file, Train::momentum().rank(3)), &good);
-    assert!(matches!(moments, Err(RestoreError::Learn(LearnError::Plan { .. }))), "{moments:?}");
+    assert!(matches!(moments, Err(RestoreError::Moments { .. })), "{moments:?}");
 }

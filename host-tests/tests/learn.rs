@@ -286,10 +286,7 @@ fn bad_samples_are_refused_and_change_nothing() {
     for (sequence, target, error) in cases {
         assert_eq!(trainer.sequence(sequence, target, &mut scratch), Err(error));
     }
-    assert_eq!(
-        trainer.pair(good, good, SequenceTarget::Next, &mut scratch),
-        Err(TrainError::Sequence(RunError::NoSource))
-    );
+    assert_eq!(trainer.pair(good, good, SequenceTarget::Next, &mut scratch), Err(TrainError::Stacks { both: false }));
     let refused = trainer.sample(Input::i16(&[0; 3], Exp(0)), class, &mut scratch);
     assert_eq!(refused, Err(TrainError::Architecture));
     trainer.sequence(good, SequenceTarget::Next, &mut scratch).expect("a sample");

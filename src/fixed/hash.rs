@@ -53,11 +53,11 @@ impl Stream {
 }
 
 /// 64 bits of all words it is given, in their order: to find again what was the same. Not for whom somebody wants to deceive.
-#[cfg(feature = "store")]
+#[cfg(all(feature = "train", feature = "store"))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Digest([u32; 2]);
 
-#[cfg(feature = "store")]
+#[cfg(all(feature = "train", feature = "store"))]
 impl Digest {
     pub(crate) const NEW: Digest = Digest([0x243F_6A88, 0x85A3_08D3]);
 

@@ -1,10 +1,11 @@
 //! [`Plan`]: every byte of RAM that a network needs, told at compile time from the head of its image.
 
+mod longest;
 mod train;
 
 pub use train::Train;
 
-use super::spec::{LinearSpec, Spec, Stack, Transformer};
+use super::spec::{LinearSpec, Spec};
 use super::transformer::learn::{LearnPlan, LearnShape, place_of};
 use super::transformer::scratch::{SequenceLengths, SequencePlan};
 use super::transformer::store::CacheType;
@@ -264,79 +265,6 @@ impl<'a> Plan<'a> {
             + carved_bytes::<i16>(l.trace_exponents)
             + 2 * carved_bytes::<i16>(l.gradient)
             + carved_bytes::<u8>(l.work)
-    }
-
-    /// Multiply-accumulates of the longest unit of work between two returns of `advance` that is a layer, forward or
-    /// backward, or, in a transformer, a block on a tile of tokens. An optimizer's units are of another kind: see [`longest_update`](Plan::longest_update).
-    #[must_use]
-    pub const fn longest_unit_macs(&self) -> usize {
-        if let (Some(t), Some(l)) = (self.spec.transformer(), self.sequence_lengths()) {
-            return self.longest_block_macs(t, &l);
-        }
-        let mut longest = 0;
-        let mut site = 0;
-        while let Some(l) = self.linear(site) {
-            let macs = l.inputs * l.outputs;
-            longest = max(longest, macs);
-            site += 1;
-        }
-        match self.train {
-            // Backward also recomputes A x, and makes Bᵀ dy twice, Aᵀ t, dA and dB.
-            Some(t) => longest + 3 * t.rank as usize * 2 * self.widest(),
-            None => longest,
-        }
-    }
-
-    /// Of a transformer: a block on a tile of tokens, with as many keys as there can be.
-    const fn longest_block_macs(&self, t: &Transformer, l: &SequenceLengths) -> usize {
-        let mut longest = 0;
-        let mut at = 0;
-        while at < 2 {
-            let stack = if at == 0 { Stack::Encoder } else { Stack::Decoder };
-            if t.blocks(stack) > 0 {
-                let sites = t.block(stack, 0);
-                let (mut macs, mut site) = (0, sites.query);
-                while site <= sites.down {
-                    if let Some(layer) = self.linear(site) {
-                        macs += layer.inputs * layer.outputs;
-                    }
-                    site += 1;
-                }
-                let looks = 1 + sites.cross.is_some() as usize;
-                longest = max(longest, l.tile * (macs + 2 * looks * l.keys * t.query_width()));
-            }
-            at += 1;
-        }
-        longest
-    }
-
-    /// Elements that the optimizer works on in one unit, at most (`docs/benchmarks.md` has instructions for such a unit, which
-    /// may be the longest). 0 without training.
-    #[must_use]
-    pub const fn longest_update(&self) -> usize {
-        let largest = self.largest_tensor();
-        match self.train {
-            Some(t) if t.update_elements < largest => t.update_elements,
-            _ => largest,
-        }
-    }
-
-    /// Elements of the largest tensor that learns. Between the parts of its update, and at their end, a unit passes over all
-    /// of it, some tens of instructions an element. 0 without training.
-    #[must_use]
-    pub const fn largest_tensor(&self) -> usize {
-        let Some(train) = self.train else {
-            return 0;
-        };
-        let mut longest = 0;
-        let mut site = 0;
-        while let Some(l) = self.linear(site) {
-            if l.role.meets(train.roles) {
-                longest = max(longest, train.rank as usize * max(l.inputs, l.outputs));
-            }
-            site += 1;
-        }
-        longest
     }
 
     /// Elements of the learner's buffers; `None` without training.

@@ -57,6 +57,13 @@ impl<E: core::fmt::Debug> core::error::Error for CheckpointError<E> {}
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum RestoreError {
+    /// It was written with another number of moments, or with both matrices learning where B alone is to, or the other way round.
+    Moments {
+        /// Elements of the first and second moment, by the plan.
+        expected: (usize, usize),
+        /// Those of the checkpoint.
+        found: (usize, usize),
+    },
     /// The bytes do not begin as a checkpoint does.
     Magic,
     /// A version that this one does not know.
@@ -94,6 +101,12 @@ pub enum RestoreError {
 impl core::fmt::Display for RestoreError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            RestoreError::Moments { expected, found } => write!(
+                f,
+                "the checkpoint has {} and {} elements of moments, the plan made room for {} and {}: plan with the optimizer and \
+                 the matrices it was written with",
+                found.0, found.1, expected.0, expected.1
+            ),
             RestoreError::Magic => write!(f, "not a checkpoint"),
             RestoreError::Version { found } => write!(f, "a checkpoint of version {found}; known is {VERSION}"),
             RestoreError::Length { expected, found } => {
@@ -243,9 +256,9 @@ impl<'a> Learn<'a> {
             return Err(RestoreError::Learn(LearnError::TooLarge { needed, available }));
         }
         let this = self.shortened(records, parameters, max(first, learning));
-        let (needed, found) = ((first, second), (this.first.len(), this.second.len()));
-        if needed != found {
-            return Err(RestoreError::Learn(LearnError::Plan { needed, found }));
+        let (expected, found) = ((this.first.len(), this.second.len()), (first, second));
+        if expected != found {
+            return Err(RestoreError::Moments { expected, found });
         }
         // The records, before anything that they say is believed.
         parts.fill(this.records);

@@ -50,6 +50,12 @@ pub enum TrainError {
     /// The network takes the other kind of sample: [`sample`](super::Trainer::sample) for perceptrons,
     /// [`sequence`](super::Trainer::sequence) or [`pair`](super::Trainer::pair) for transformers.
     Architecture,
+    /// A network with encoder and decoder learns from a [`pair`](super::Trainer::pair), every other transformer from a
+    /// [`sequence`](super::Trainer::sequence).
+    Stacks {
+        /// Whether the network has both.
+        both: bool,
+    },
     /// The sequence does not fit the network or the plan.
     Sequence(RunError),
     /// Labels, or given gradients, of another number than the sequence has tokens.
@@ -119,6 +125,12 @@ impl core::fmt::Display for TrainError {
                 f,
                 "the network takes the other kind of sample: `sample` is for perceptrons, `sequence` and `pair` for transformers"
             ),
+            TrainError::Stacks { both: true } => {
+                write!(f, "the network has an encoder and a decoder: give it a sequence for each, with `pair`")
+            }
+            TrainError::Stacks { both: false } => {
+                write!(f, "the network has one stack: give it one sequence, with `sequence`")
+            }
             TrainError::Sequence(e) => e.fmt(f),
             TrainError::Labels { expected, found } => {
                 write!(f, "{found} labels for {expected} tokens: give one a token (u32::MAX where it has none)")

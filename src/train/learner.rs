@@ -105,6 +105,12 @@ pub enum Half {
 pub enum ChooseError {
     /// A sample is half done: finish it first.
     Busy,
+    /// A batch is half gathered: its mean would be that of other samples for what is newly chosen. Make its step first
+    /// ([`Trainer::flush`](super::Trainer::flush)).
+    Batch {
+        /// Samples so far.
+        pending: u32,
+    },
     /// Nothing would learn.
     Nothing,
 }
@@ -113,6 +119,9 @@ impl core::fmt::Display for ChooseError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             ChooseError::Busy => write!(f, "a sample is half done; advance until there is no more, then choose"),
+            ChooseError::Batch { pending } => {
+                write!(f, "a batch of {pending} samples so far is half gathered; make its step (flush), then choose")
+            }
             ChooseError::Nothing => write!(f, "of what was chosen nothing has a pair: nothing would learn"),
         }
     }
@@ -261,7 +270,7 @@ impl Learner<'_> {
     }
 
     /// Chooses what learns from now on: of every layer A, B, both or neither. All others stay as they are, and are used as before;
-    /// backward ends at the lowest that learns. What was accumulated for those that stay is dropped, their moments are kept.
+    /// backward ends at the lowest that learns. The moments of those that stay are kept.
     /// Where the plan is for B alone, A stays whatever is chosen.
     ///
     /// ```
@@ -274,10 +283,13 @@ impl Learner<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`ChooseError::Busy`] in the middle of a sample; [`ChooseError::Nothing`] where nothing would learn. Nothing changes then.
+    /// [`ChooseError::Busy`] in the middle of a sample, [`ChooseError::Batch`] in that of a batch; [`ChooseError::Nothing`] where nothing would learn. Nothing changes then.
     pub fn choose(&mut self, learns: impl Fn(u16, Half) -> bool) -> Result<(), ChooseError> {
         if self.phase != Phase::Idle {
             return Err(ChooseError::Busy);
+        }
+        if self.pending > 0 {
+            return Err(ChooseError::Batch { pending: self.pending });
         }
         let only_b = self.train.only_b;
         let chosen = |r: &LoraRecord, half| learns(r.site, half) && !(only_b && half == Half::A);

@@ -13,13 +13,14 @@ use crate::layer::dropout::Masks;
 use crate::layer::normalize::Normalize;
 use crate::layer::{ShapeError, first};
 use crate::memory::Workspace;
-use crate::model::spec::{Pool, Transformer};
+use crate::model::spec::Transformer;
 use crate::model::transformer::learn::{
     Course, Desk, Keeps, LearnPlan, LearnShape, Lesson, Objective, Side, Unit, Work, place_of,
 };
 use crate::model::transformer::network::Network;
 use crate::model::transformer::parts::one_of;
 use crate::model::transformer::pass::check_sequence;
+use crate::model::transformer::pool;
 use crate::model::transformer::sequence::Source;
 use crate::model::{Active, Model, RunError, Scratch, Sequence};
 
@@ -124,7 +125,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         };
         let shape = LearnShape::of(spec, &t, plan);
         if t.has_cross() != source.is_some() {
-            return Err(TrainError::Sequence(RunError::NoSource));
+            return Err(TrainError::Stacks { both: t.has_cross() });
         }
         check_sequence(self.model, &t, sequence, shape.own).map_err(TrainError::Sequence)?;
         if let Some(source) = source {
@@ -140,7 +141,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
                 return Err(TrainError::Prefix { expected: (low, sequence.len()), found: (found.0, found.1) });
             }
         }
-        let pooled = pooled(&t, source.unwrap_or(sequence), sequence);
+        let pooled = pool::index(&t, source.unwrap_or(sequence), sequence);
         let place = match target {
             SequenceTarget::Pooled(_) => pooled,
             SequenceTarget::At(index, _) => Some(index),
@@ -386,20 +387,4 @@ fn copy(
 fn following(sequence: Sequence<'_>, index: usize) -> Option<u32> {
     let Source::Tokens(ids) = sequence.source else { return None };
     (sequence.is_valid(index) && sequence.is_valid(index + 1)).then(|| ids.get(index + 1).copied())?
-}
-
-/// The vector that a network pools, as `Model::pooled` chooses it; `None`: the mean. `source`: what the encoder is given, or
-/// the sequence itself.
-fn pooled(t: &Transformer, source: Sequence<'_>, sequence: Sequence<'_>) -> Option<usize> {
-    let last = |s: Sequence<'_>| (0..s.len()).rev().find(|&i| s.is_valid(i)).unwrap_or(0);
-    let index = match t.pool {
-        Pool::First => 0,
-        Pool::None | Pool::Last => last(sequence),
-        Pool::End => match source.source {
-            Source::Tokens(ids) => ids.iter().rposition(|&id| id == t.end).unwrap_or(last(source)),
-            Source::Features(..) => last(source),
-        },
-        Pool::Mean => return None,
-    };
-    Some(index)
 }

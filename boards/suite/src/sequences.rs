@@ -186,7 +186,7 @@ fn translations(
     let source = Sequence::tokens(&SOURCE).valid(&VALID);
     model.encode(scratch, cache, source, adapters)?;
     hidden(model, scratch, &mut digest)?;
-    // A classifier: its decoder reads the source, moved behind its start token.
+    // The decoder reads the source behind its start token, as a classifier's does.
     let [first, second, third, ..] = SOURCE;
     let prompt = [0, first, second, third, first];
     digest.bytes(&texts(model, scratch, cache, &prompt, adapters)?.value().to_le_bytes());

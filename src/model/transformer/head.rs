@@ -1,26 +1,25 @@
 //! What the hidden states are for: vectors, logits of a token, logits of a sequence.
 
 use super::Sequence;
-use super::parts::one_of;
+use super::pool::{self, Mean};
 use super::scratch::SequenceScratch;
-use super::sequence::Source;
-use crate::fixed::block::requantize;
-use crate::fixed::row_sum::RowSum;
 use crate::fixed::{Block, Exp, Tile, TileMut};
 use crate::layer::activation::Activation;
 use crate::layer::linear;
 use crate::model::adapter::Loras;
 use crate::model::run::RunError;
-use crate::model::spec::{HeadKind, Pool};
+use crate::model::spec::HeadKind;
 use crate::model::{Active, Model};
 
 impl Model<'_> {
     /// The hidden state of token `index` of the last call: `(dim)`.
     ///
     /// # Errors
-    /// [`RunError::Index`].
+    /// [`RunError::Index`]; [`RunError::Shape`] for buffers of another network's plan.
     pub fn hidden<'s>(&self, scratch: &'s SequenceScratch<'_>, index: usize) -> Result<Block<'s>, RunError> {
-        let dim = self.transformer()?.dim;
+        let t = self.transformer()?;
+        scratch.check(self.spec(), t)?;
+        let dim = t.dim;
         let (found, len) = (index, scratch.len);
         if found >= len {
             return Err(RunError::Index { found, len });
@@ -67,58 +66,31 @@ impl Model<'_> {
         adapters: &[Active<'_>],
     ) -> Result<Block<'s>, RunError> {
         let t = self.transformer()?;
-        let last = (0..sequence.len()).rev().find(|&i| sequence.is_valid(i)).unwrap_or(0);
-        let index = match t.pool {
-            Pool::First => 0,
-            Pool::None | Pool::Last => last,
-            Pool::End => match sequence.source {
-                Source::Tokens(ids) => ids.iter().rposition(|&id| id == t.end).unwrap_or(last),
-                Source::Features(..) => last,
-            },
-            Pool::Mean => {
-                let exponent = self.mean(scratch, sequence)?;
-                if self.spec().head == HeadKind::None {
-                    let mantissas = scratch.tile.x.get(..t.dim).unwrap_or(&[]);
-                    return Ok(Block { mantissas, exponent });
-                }
-                return self.head_of(scratch, exponent, adapters);
-            }
-        };
-        self.logits(scratch, index, adapters)
+        if let Some(index) = pool::index(t, sequence, sequence) {
+            return self.logits(scratch, index, adapters);
+        }
+        let exponent = self.mean(scratch, sequence)?;
+        if self.spec().head == HeadKind::None {
+            let mantissas = scratch.tile.x.get(..t.dim).unwrap_or(&[]);
+            return Ok(Block { mantissas, exponent });
+        }
+        self.head_of(scratch, exponent, adapters)
     }
 
     /// The mean of the valid vectors into `x`.
     fn mean(&self, scratch: &mut SequenceScratch<'_>, sequence: Sequence<'_>) -> Result<Exp, RunError> {
-        let dim = self.transformer()?.dim;
+        let t = self.transformer()?;
+        scratch.check(self.spec(), t)?;
         let (found, len) = (sequence.len(), scratch.len);
         if found != len || len == 0 {
             return Err(RunError::Index { found, len });
         }
-        let acc = crate::layer::first("scratch.acc", scratch.rows.acc, dim)?;
-        acc.fill(0);
-        let mut row = RowSum::new(acc, 0, 0);
-        let mut count = 0;
-        let vectors = scratch.hidden.chunks_exact(dim).zip(scratch.hidden_exponents.iter()).take(len);
-        for (i, (mantissas, &exponent)) in vectors.enumerate() {
-            if sequence.is_valid(i) {
-                count += 1;
-                if exponent != Exp::ZERO {
-                    let joined = row.join(exponent.get(), 15);
-                    for (v, &m) in row.values_mut().iter_mut().zip(mantissas) {
-                        *v += joined.align(i64::from(m));
-                    }
-                }
-            }
+        let mut mean = Mean::new(crate::layer::first("scratch.acc", scratch.rows.acc, t.dim)?);
+        let vectors = scratch.hidden.chunks_exact(t.dim).zip(scratch.hidden_exponents.iter());
+        for (_, (mantissas, &exponent)) in vectors.take(len).enumerate().filter(|&(i, _)| sequence.is_valid(i)) {
+            mean.add(Block { mantissas, exponent });
         }
-        let (acc, exponent) = row.finish();
-        // A sum of up to 2^17 vectors, 31 bits of which are kept under the 31 of 1/n.
-        let bits = crate::fixed::rounding::bit_length(acc.iter().fold(0, |u, v| u | v.unsigned_abs()));
-        let (excess, share) = (bits.saturating_sub(31), one_of(count));
-        for v in acc.iter_mut() {
-            *v = crate::fixed::rounding::shift_right_half_even(*v, excess) * i64::from(share.mantissa());
-        }
-        let x = crate::layer::first("scratch.x", scratch.tile.x, dim)?;
-        Ok(requantize(acc, exponent + excess as i32 + share.exponent(), x))
+        Ok(mean.finish(crate::layer::first("scratch.x", scratch.tile.x, t.dim)?))
     }
 
     /// Pooler and head, from the vector in `x`.

@@ -28,6 +28,7 @@ pub(crate) mod learn;
 pub(crate) mod network;
 pub(crate) mod parts;
 pub(crate) mod pass;
+pub(crate) mod pool;
 pub(crate) mod scratch;
 pub(crate) mod sequence;
 pub(crate) mod store;

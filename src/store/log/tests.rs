@@ -78,7 +78,8 @@ fn ram_is_a_flash() {
 #[test]
 fn stretches_that_do_not_fit_are_refused() {
     let mut flash = Mock::<256, 4>::new(4, true);
-    for range in [0..1025, 1..256, 256..256, 512..256, 768..1280, 0..u32::MAX] {
+    for (start, end) in [(0, 1025), (1, 256), (256, 256), (512, 256), (768, 1280), (0, u32::MAX)] {
+        let range = Range { start, end };
         assert!(matches!(Log::open(&mut flash, range, KIND), Err(StoreError::Stretch { .. })));
     }
     let mut wide = Mock::<256, 128>::new(4, true);

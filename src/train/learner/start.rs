@@ -27,6 +27,13 @@ pub enum LearnError {
         /// What the plan made room for.
         found: (usize, usize),
     },
+    /// The plan made too little room for what the adapter needs in training, in one buffer: it was made for another network.
+    Room {
+        /// Elements or bytes that are needed.
+        needed: usize,
+        /// Those that there are.
+        found: usize,
+    },
     /// The adapter to be resumed has no low plane: it can be used, but not trained on.
     NoLowPlane,
     /// The adapter to be resumed is larger than the plan: layers, parameters.
@@ -62,6 +69,9 @@ impl core::fmt::Display for LearnError {
                 "the plan is another network's: it made room for {} layers and {} parameters, the model needs {} and {}",
                 found.0, found.1, needed.0, needed.1
             ),
+            LearnError::Room { needed, found } => {
+                write!(f, "the plan is another network's: it made room for {found} in a buffer that needs {needed}")
+            }
             LearnError::NoLowPlane => {
                 write!(f, "the adapter image has no low plane: it was stored for inference alone")
             }
@@ -88,7 +98,7 @@ impl<'a> Learn<'a> {
     /// A new adapter: A uniform within ±1/√in (PEFT's Kaiming initialisation), B zero, so that it changes nothing yet.
     ///
     /// # Errors
-    /// [`LearnError::Plan`], [`LearnError::Rank`], [`LearnError::NothingToTrain`]; [`LearnError::Adapter`] where the planned
+    /// [`LearnError::Plan`], [`LearnError::Room`], [`LearnError::Rank`], [`LearnError::NothingToTrain`]; [`LearnError::Adapter`] where the planned
     /// scaling is beyond 2^±1000 or so, more than an image can hold.
     #[inline(never)]
     pub fn fresh(self, model: &Model<'_>, seed: Seed) -> Result<Learner<'a>, LearnError> {
@@ -147,7 +157,7 @@ impl<'a> Learn<'a> {
     /// An adapter that has learned before and goes on: from any image with a low plane. The optimizer starts anew.
     ///
     /// # Errors
-    /// [`LearnError::NoLowPlane`], [`LearnError::TooLarge`], [`LearnError::Rank`], [`LearnError::Plan`],
+    /// [`LearnError::NoLowPlane`], [`LearnError::TooLarge`], [`LearnError::Rank`], [`LearnError::Room`],
     /// [`LearnError::NothingToTrain`], [`LearnError::Adapter`] where it was opened for another base.
     #[inline(never)]
     pub fn resume(self, model: &Model<'_>, adapter: &Adapter<'_>) -> Result<Learner<'a>, LearnError> {
@@ -202,18 +212,18 @@ impl<'a> Learn<'a> {
             self.plan = Some(planned);
             let needed = LearnShape::of(spec, t, planned).work_bytes();
             if needed > self.work.len() {
-                return Err(LearnError::Plan { needed: (0, needed), found: (0, self.work.len()) });
+                return Err(LearnError::Room { needed, found: self.work.len() });
             }
             let (needed, found) = (self.accumulators(t), self.gradient.len());
             if needed > found {
-                return Err(LearnError::Plan { needed: (0, needed), found: (0, found) });
+                return Err(LearnError::Room { needed, found });
             }
             return Ok(self.begin(model));
         }
         let trace: usize =
             spec.outputs + (0..spec.linears).filter_map(|s| model.linear_spec(s)).map(|l| l.inputs).sum::<usize>();
         if trace > self.trace.len() || usize::from(spec.linears) >= self.trace_exponents.len() {
-            return Err(LearnError::Plan { needed: (0, trace), found: (0, self.trace.len()) });
+            return Err(LearnError::Room { needed: trace, found: self.trace.len() });
         }
         Ok(self.begin(model))
     }

@@ -5,13 +5,12 @@ use super::run::{Lesson, Objective};
 use super::unit::Unit;
 use super::work::Work;
 use crate::fixed::block::{canonicalize, requantize};
-use crate::fixed::rounding::{bit_length, shift_right_half_even};
-use crate::fixed::row_sum::RowSum;
 use crate::fixed::{Block, Exp, Real, Tile, TileMut};
 use crate::layer::{Activation, ShapeError, first};
 use crate::model::spec::HeadKind;
 use crate::model::transformer::network::Span;
 use crate::model::transformer::parts::one_of;
+use crate::model::transformer::pool::Mean;
 use crate::train::learner::Gradients;
 use crate::train::loss::{Staged, loss};
 use crate::train::score::{Scored, answers};
@@ -118,28 +117,15 @@ impl Lesson<'_, '_> {
         let from = self.course.source;
         let valid = work.valid.get(from..from + own).unwrap_or(&[]);
         let stream = &work.stream.all();
-        // In the order and with the roundings of `Model::pooled`.
         let (acc, rest) = desk.rows.acc.split_at_mut_checked(dim).unwrap_or_default();
-        acc.fill(0);
-        let mut row = RowSum::new(acc, 0, 0);
-        let mut count = 0;
+        let mut mean = Mean::new(acc);
         for (i, _) in valid.iter().enumerate().filter(|&(_, &v)| v != 0) {
-            count += 1;
-            let x = first("scratch.c", desk.rows.c, dim)?;
-            let exponent = self.net.end(unit.stack, i, stream, x, rest)?;
-            if exponent != Exp::ZERO {
-                let joined = row.join(exponent.get(), 15);
-                row.values_mut().iter_mut().zip(x.iter()).for_each(|(v, &m)| *v += joined.align(i64::from(m)));
-            }
+            let mantissas = first("scratch.c", desk.rows.c, dim)?;
+            let exponent = self.net.end(unit.stack, i, stream, mantissas, rest)?;
+            mean.add(Block { mantissas, exponent });
         }
-        let (acc, exponent) = row.finish();
-        let bits = bit_length(acc.iter().fold(0, |u, v| u | v.unsigned_abs()));
-        let (excess, one) = (bits.saturating_sub(31), one_of(count));
-        for v in acc.iter_mut() {
-            *v = shift_right_half_even(*v, excess) * i64::from(one.mantissa());
-        }
-        let x = first("scratch.x", desk.tiles.x, dim)?;
-        let exponent = requantize(acc, exponent + excess as i32 + one.exponent(), x);
+        let exponent = mean.finish(first("scratch.x", desk.tiles.x, dim)?);
+        let one = one_of(valid.iter().filter(|&&v| v != 0).count());
 
         let through = self.course.through(self.top());
         let (scored, exponent) = self.outputs(0, exponent, staged, Real::ONE, through, desk, learn)?;

@@ -23,6 +23,7 @@ pub(crate) struct Keeps {
 
 impl Keeps {
     /// Whether the input of a block is kept.
+    #[cfg(feature = "train")]
     pub(crate) const fn keeps(&self, place: usize) -> bool {
         let own = place > 0 && place >= self.floor && place < self.blocks;
         // From the last block down; the lowest is computed from nothing that is kept.
@@ -49,7 +50,7 @@ impl Keeps {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
     use std::vec;

@@ -79,6 +79,7 @@ pub(crate) struct DeskShape {
 }
 
 /// What the larger buffers of a sample are for, one after the other.
+#[cfg(feature = "train")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// The stream, and the target until the loss is known.

@@ -223,6 +223,7 @@ impl Course<'_> {
             Step::Feed if self.lowest >= sites.gate.unwrap_or(sites.up) => None,
             Step::Feed if cross => to(Step::CrossQueries),
             Step::Feed => to(Step::Queries),
+            Step::CrossQueries if sites.cross.is_some_and(|[.., output]| self.lowest >= output) => None,
             Step::CrossQueries => to(Step::CrossPairs),
             Step::CrossPairs | Step::Pairs if unit.head + 1 < self.t.kv_heads => {
                 Some(Unit { first: 0, head: unit.head + 1, ..unit })
@@ -231,6 +232,7 @@ impl Course<'_> {
             Step::CrossInputs => to(Step::CrossMemory),
             Step::CrossMemory if sites.cross.is_some_and(|[query, ..]| self.lowest >= query) => None,
             Step::CrossMemory => to(Step::Queries),
+            Step::Queries if self.lowest >= sites.output => None,
             Step::Queries => to(Step::Pairs),
             Step::Pairs => to(Step::Inputs),
             Step::Inputs => self.below(unit),
