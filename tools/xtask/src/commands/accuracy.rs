@@ -69,7 +69,9 @@ fn measure() -> Result<Vec<Record>> {
     let mut records = Vec::new();
     let ended = follow(&mut command, LIMIT, |line| records.extend(find(line)))?;
     ensure!(ended.ok(), "{}the tests of accuracy {}", ended.text, ended.how());
-    ensure!(!records.is_empty(), "the tests of accuracy told no figure");
+    for Section { name, .. } in &SECTIONS {
+        ensure!(records.iter().any(|r| r.text("table") == Some(name)), "the tests told no figure for the table {name}");
+    }
     Ok(records)
 }
 

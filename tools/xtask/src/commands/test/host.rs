@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Sets of the core's features that are checked one by one: each must stand without the others.
-const FEATURES: [&str; 4] = ["", "train", "float", "train,defmt"];
+const FEATURES: [&str; 6] = ["", "train", "float", "store", "train,defmt", "train,store,defmt"];
 
 /// Crates that live with the boards, outside the workspace as they are, but are none.
 const BESIDE: [&str; 4] = ["suite", "semihost", "cortex-m", "host"];
