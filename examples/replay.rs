@@ -6,8 +6,7 @@
 
 use ranklet::layer::head::argmax;
 use ranklet::store::Ram;
-use ranklet::train::reservoir::flash::{FlashReservoir, Places};
-use ranklet::train::{Reservoir, Schedule};
+use ranklet::train::{FlashReservoir, Places, Reservoir, Schedule};
 use ranklet::{
     AdamW, Arena, Exp, Image, Input, Learner, Model, Plan, Scratch, Seed, Target, Train, Trainer, include_image,
     must_fit, q,
@@ -94,13 +93,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("   all");
     let mut all = [0.0; 3];
     let kinds = ["each seen once", "with replay", "… from flash"];
-    let mut flash = vec![0; 16 * 1024];
+    let mut memory = vec![0; 16 * 1024];
+    let mut flash: Ram<'_, 1024> = Ram::new(&mut memory);
     for ((arena, kind), mean) in ARENAS.iter().zip(kinds).zip(&mut all) {
         let (mut scratch, learn) = arena.take()?.split(&PLAN)?;
         let mut mine = learn.fresh(&model, Seed(7))?;
         let mut seen: Reservoir<Digit, HELD> = Reservoir::new(Seed(1));
         let places = Places { samples: HELD, bytes: size_of::<Digit>(), kind: 1 };
-        let mut kept = FlashReservoir::open(Ram::<1024>::new(&mut flash), 0..16 * 1024, places, Seed(1))?;
+        let mut kept = FlashReservoir::open(&mut flash, 0..16 * 1024, places, Seed(1))?;
         let mut trainer = Trainer::new(&model, &mut mine, AdamW { lr: q!(2e-3), ..AdamW::DEFAULT })?
             .schedule(Schedule::Warmup { warmup: 20 });
         for digit in &stream {
@@ -115,11 +115,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 "… from flash" => {
                     let mut bytes = [0; size_of::<Digit>()];
                     for _ in 0..AGAIN {
-                        if kept.replay(&mut bytes)?.is_some() {
+                        if kept.replay(&mut flash, &mut bytes)?.is_some() {
                             show(&mut trainer, &Digit::of(&bytes), &mut scratch)?;
                         }
                     }
-                    kept.offer(&digit.bytes())?;
+                    kept.offer(&mut flash, &digit.bytes())?;
                 }
                 _ => {}
             }

@@ -6,9 +6,9 @@ use ranklet::image::LoraRecord;
 use ranklet::layer::normalize::Input;
 use ranklet::model::{Model, Plan, Scratch, Sequence, Train, Workspace};
 use ranklet::store::{Ram, StoreError};
-use ranklet::train::prefixes::RecallError;
 use ranklet::train::{
-    AdamW, Answers, IGNORE, Learner, Optimizer, Pack, Prefixes, Score, SequenceTarget, Target, TrainError, Trainer,
+    AdamW, Answers, IGNORE, Learner, Optimizer, Pack, Prefixes, RecallError, Score, SequenceTarget, Target, TrainError,
+    Trainer,
 };
 use ranklet_cli::image::ImageFile;
 use ranklet_cli::lessons::{Answer, Lesson, measure};
@@ -119,7 +119,8 @@ fn measuring_leaves_no_trace_and_finds_what_inference_finds() {
                         }
                         let view = trainer.learner().view();
                         let judge = measure(model, &t, &[view], &lessons, || ()).expect("inference");
-                        let (found, Answers { given, right }) = (score.loss().to_f64(), score.answers());
+                        let (found, Answers { given, right }) =
+                            (score.loss().expect("answers").to_f64(), score.answers());
                         assert!((found - judge.loss).abs() < 1e-6, "{found} {}", judge.loss);
                         assert_eq!((u64::from(given), Some(u64::from(right))), (judge.answers, judge.right));
                     }
@@ -129,6 +130,26 @@ fn measuring_leaves_no_trace_and_finds_what_inference_finds() {
             assert!(run(true) == run(false));
         }
     }
+}
+
+/// The loss of a pair that is measured is that of one that is learned from.
+#[test]
+fn a_measured_pair_costs_what_it_costs_in_training() {
+    let (spec, t) = t5();
+    let file = image(spec, t, WeightType::I8, 7);
+    learns(&file, Train::adamw(), |model, learner, scratch| {
+        let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
+        for n in 0..4 {
+            let ids = text(n);
+            let sequence = Sequence::tokens(&ids);
+            let target = SequenceTarget::Pooled(Target::Class(n % 2));
+            trainer.measure().pair(sequence, sequence, target, scratch).expect("a sample");
+            let (few, measured) = steps(&mut trainer, scratch);
+            trainer.pair(sequence, sequence, target, scratch).expect("a sample");
+            let (more, loss) = steps(&mut trainer, scratch);
+            assert!(measured == loss && !loss.is_zero() && few < more);
+        }
+    });
 }
 
 /// The same for a perceptron.
@@ -188,21 +209,22 @@ fn kept_prefixes_change_no_bit() {
                     let middle = model.spec().linears / 2;
                     learner.choose(|site, _| site >= middle).expect("something learns");
                     let mut flash = vec![0; bytes.max(64)];
-                    let ram: Ram<'_> = Ram::new(&mut flash);
+                    let mut ram: Ram<'_> = Ram::new(&mut flash);
                     let end = (bytes.max(64) / 64 * 64) as u32;
-                    let mut kept = Prefixes::open(ram, 0..end).expect("a stretch");
+                    let mut kept = Prefixes::open(&mut ram, 0..end).expect("a stretch");
                     let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
                     let (mut units, mut found, mut losses) = (0, 0, vec![]);
                     for n in [0, 1, 2, 1, 0, 2, 2, 0] {
                         let target = SequenceTarget::Pooled(Target::Class(n % 2));
-                        let known = trainer.recall(&mut kept, sequence(n), target, scratch).expect("a sample");
+                        let known =
+                            trainer.recall(&mut kept, &mut ram, sequence(n), target, scratch).expect("a sample");
                         found += usize::from(known);
                         let (more, loss) = steps(&mut trainer, scratch);
                         units += more;
                         losses.push(loss);
-                        let now = trainer.keep(&mut kept).expect("flash");
+                        let now = trainer.keep(&mut kept, &mut ram).expect("flash");
                         assert_eq!(now, !known && n < holds);
-                        assert_eq!(trainer.keep(&mut kept), Ok(false), "once");
+                        assert_eq!(trainer.keep(&mut kept, &mut ram), Ok(false), "once");
                     }
                     (units, found, losses, planes(learner))
                 })
@@ -239,15 +261,18 @@ fn a_prefix_that_no_longer_holds_is_not_found() {
         let middle = model.spec().linears / 2;
         let ids = text(0);
         let mut asked = |learner: &mut Learner<'_>, ids: &[u32], flash: &mut Vec<u8>, dropout: bool| {
-            let mut kept = Prefixes::open(Ram::<64>::new(flash), 0..16 * 1024).expect("a stretch");
+            let mut ram: Ram<'_> = Ram::new(flash);
+            let mut kept = Prefixes::open(&mut ram, 0..16 * 1024).expect("a stretch");
             let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
             if dropout {
                 trainer = trainer.dropout(Real::ratio(1, 8)).expect("planned");
             }
-            let found =
-                trainer.recall(&mut kept, Sequence::tokens(ids), SequenceTarget::Next, scratch).expect("a sample");
+            let found = trainer
+                .recall(&mut kept, &mut ram, Sequence::tokens(ids), SequenceTarget::Next, scratch)
+                .expect("a sample");
+            assert_eq!(trainer.keep(&mut kept, &mut ram), Ok(false), "in the middle of the sample");
             steps(&mut trainer, scratch);
-            (found, trainer.keep(&mut kept).expect("flash"))
+            (found, trainer.keep(&mut kept, &mut ram).expect("flash"))
         };
         learner.choose(|site, _| site >= middle).expect("something learns");
         assert_eq!(asked(learner, &ids, &mut flash, false), (false, true));
@@ -304,19 +329,20 @@ fn a_failing_flash_leaves_the_learner_as_it_was() {
     learns(&file, Train::adamw(), |model, learner, scratch| {
         let middle = model.spec().linears / 2;
         learner.choose(|site, _| site >= middle).expect("something learns");
-        let mut kept = Prefixes::open(Failing(false), 0..4096).expect("a stretch");
+        let mut flash = Failing(false);
+        let mut kept = Prefixes::open(&mut flash, 0..4096).expect("a stretch");
         let (ids, next) = (text(0), SequenceTarget::Next);
         let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
-        assert_eq!(trainer.recall(&mut kept, Sequence::tokens(&ids), next, scratch), Ok(false));
+        assert_eq!(trainer.recall(&mut kept, &mut flash, Sequence::tokens(&ids), next, scratch), Ok(false));
         steps(&mut trainer, scratch);
         // What is written is lost, and reading fails from now on.
-        trainer.keep(&mut kept).expect("it says that it has written");
+        trainer.keep(&mut kept, &mut flash).expect("it says that it has written");
         let before = (planes(trainer.learner()), trainer.learner().samples());
-        let failed = trainer.recall(&mut kept, Sequence::tokens(&ids), next, scratch);
+        let failed = trainer.recall(&mut kept, &mut flash, Sequence::tokens(&ids), next, scratch);
         assert_eq!(failed, Err(RecallError::Store(StoreError::Flash(NorFlashErrorKind::Other))));
         assert!((planes(trainer.learner()), trainer.learner().samples()) == before);
-        assert_eq!(trainer.next_part(), None);
-        let wrong = trainer.recall(&mut kept, Sequence::tokens(&[]), next, scratch);
+        assert_eq!((trainer.next_part(), trainer.prefix()), (None, None));
+        let wrong = trainer.recall(&mut kept, &mut flash, Sequence::tokens(&[]), next, scratch);
         assert!(matches!(wrong, Err(RecallError::Train(TrainError::Sequence(_)))));
         trainer.sequence(Sequence::tokens(&ids), next, scratch).expect("a sample");
     });

@@ -80,6 +80,13 @@ impl Digest {
     }
 }
 
+/// One word of three.
+#[cfg(all(feature = "train", feature = "store"))]
+pub(crate) const fn join(words: [u32; 3]) -> u32 {
+    let [a, b, c] = words;
+    mix(mix(mix(a).wrapping_add(b)).wrapping_add(c))
+}
+
 /// `lowbias32`: a bijection of 32 bits with a low avalanche bias.
 #[inline]
 const fn mix(x: u32) -> u32 {

@@ -32,6 +32,11 @@ pub mod wide_sum;
 pub use block::{Block, Exp, Tile, TileMut};
 pub use real::Real;
 
+/// How this version computes: counts up with every change that gives other bits from the same numbers. What was computed by another one, and
+/// kept, is not taken up.
+#[cfg(all(feature = "train", feature = "store"))]
+pub(crate) const ARITHMETIC: u32 = 1;
+
 /// The stride of a test that sweeps a whole domain: `quick`, or 1 where the environment asks for everything
 /// (`cargo xtask test --exhaustive`: minutes, in release).
 #[cfg(test)]

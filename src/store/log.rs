@@ -2,19 +2,19 @@
 //!
 //! ```text
 //!  head of the log, once the stretch has been erased            a record, at multiples of the unit
-//!   0        4         8        12        16                     0          8        12         16        20   24
-//!   +--------+---------+--------+---------+                      +----------+--------+----------+---------+----+-------+-----
-//!   | "RKLG" | kind    | turn   | CRC-32  |                      | key      | length | CRC-32   | CRC-32  | 0  | bytes | 0xFF
-//!   |        | u32     | u32    | of 0-11 |                      | u64      | u32    | of bytes | of 0-15 |    |       | …
-//!   +--------+---------+--------+---------+                      +----------+--------+----------+---------+----+-------+-----
+//!   0        4         8        12        16                     0        4          12       16         20        24
+//!   +--------+---------+--------+---------+                      +--------+----------+--------+----------+---------+-------+-----
+//!   | "RKLG" | kind    | turn   | CRC-32  |                      | "rec"0 | key      | length | CRC-32   | CRC-32  | bytes | 0xFF
+//!   |        | u32     | u32    | of 0-11 |                      |        | u64      | u32    | of bytes | of 0-19 |       | …
+//!   +--------+---------+--------+---------+                      +--------+----------+--------+----------+---------+-------+-----
 //! ```
 //!
 //! Little-endian. The unit is what the flash reads and writes at once, at least 8 bytes; records may be longer than a page.
 //!
 //! Power may be lost at any moment. A record's head is written first, so that where the next one begins is known even if its
-//! bytes were not written to their end; then they do not have their CRC, and the record counts as not there. Behind a head that is not
-//! sound, cut short or damaged, the next one is looked for. (A bit that was programmed too weakly to be read twice alike is the flash's own
-//! matter.) What sequential-storage does for pages of small items; this is for few records of any length, and without an executor.
+//! bytes were not written to their end; then they do not have their CRC, and the record counts as not there. A head that was cut short
+//! has nothing behind it. Behind one that is damaged the next is looked for, and where there is none the log counts as full, since what
+//! was written there cannot be told. (A bit that was programmed too weakly to be read twice alike is the flash's own matter.) What sequential-storage does for pages of small items; this is for few records of any length, and without an executor.
 
 use core::ops::Range;
 use embedded_storage::nor_flash::NorFlash;
@@ -24,9 +24,21 @@ use crate::image::layout::CRC;
 /// Bytes that are read or written at a time, on the stack.
 const CHUNK: usize = 64;
 const MAGIC: [u8; 4] = *b"RKLG";
+const MARK: [u8; 4] = *b"rec\0";
 /// Bytes of the log's head, and of a record's.
 const HEAD: usize = 16;
 const RECORD: usize = 24;
+
+/// What goes to the flash and comes from it: aligned for drivers that let a DMA do it.
+#[repr(align(8))]
+struct Piece([u8; CHUNK]);
+
+impl Piece {
+    /// The first `len` bytes.
+    fn first(&mut self, len: usize) -> &mut [u8] {
+        self.0.get_mut(..len).unwrap_or_default()
+    }
+}
 
 /// Why something is not in a store, or cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +118,8 @@ pub struct Log {
     turn: Option<u32>,
     /// Behind the last record.
     end: u32,
+    /// Whether the flash has failed since, so that the end has to be looked for.
+    unsure: bool,
 }
 
 impl Log {
@@ -128,13 +142,14 @@ impl Log {
             }
         }
         let unit = F::READ_SIZE.max(F::WRITE_SIZE).max(8) as u32;
-        let mut log = Log { from, to, kind, unit, turn: None, end: from };
-        let head: [u8; HEAD] = log.head_at(flash, from)?;
-        let [magic, found, turn, crc] = words(&head);
+        let mut log = Log { from, to, kind, unit, turn: None, end: from, unsure: false };
+        let mut piece = Piece([0; CHUNK]);
+        fetch(flash, from, piece.first(log.up(HEAD)))?;
+        let head = piece.first(HEAD);
+        let [magic, found, turn, crc, _] = words(head);
         if magic == u32::from_le_bytes(MAGIC) && found == kind && crc == checksum(head.get(..12).unwrap_or(&[])) {
             log.turn = Some(turn);
-            log.end = log.first();
-            log.end = log.walk(flash, |_| ())?;
+            log.end = log.walk(flash, log.to, |_| ())?;
         }
         Ok(log)
     }
@@ -144,7 +159,10 @@ impl Log {
     pub const fn bytes_of<F: NorFlash>(len: usize) -> usize {
         let unit = if F::READ_SIZE > F::WRITE_SIZE { F::READ_SIZE } else { F::WRITE_SIZE };
         let unit = if unit > 8 { unit } else { 8 };
-        RECORD.next_multiple_of(unit) + len.next_multiple_of(unit)
+        match len.checked_next_multiple_of(unit) {
+            Some(len) => len.saturating_add(RECORD.next_multiple_of(unit)),
+            None => usize::MAX,
+        }
     }
 
     /// Bytes that there are for records in all.
@@ -166,23 +184,17 @@ impl Log {
         self.turn
     }
 
-    /// Erases the stretch. Without a head it counts as empty until [`commit`](Log::commit): who fills it from another log begins so.
-    ///
-    /// # Errors
-    /// [`StoreError::Flash`].
-    pub fn erase<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
+    /// Erases the stretch. Without a head it counts as empty until `commit`: who fills it from another log begins so.
+    pub(crate) fn erase<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
         // The page with the head goes first: what was is over as soon as anything is.
         self.turn = None;
         flash.erase(self.from, self.to).map_err(StoreError::Flash)?;
-        self.end = self.first();
+        (self.end, self.unsure) = (self.first(), false);
         Ok(())
     }
 
-    /// Writes the head: from now on the records count.
-    ///
-    /// # Errors
-    /// [`StoreError::Flash`].
-    pub fn commit<F: NorFlash>(&mut self, flash: &mut F, turn: u32) -> Result<(), StoreError<F::Error>> {
+    /// Writes the head of a stretch that was erased: from now on the records count.
+    pub(crate) fn commit<F: NorFlash>(&mut self, flash: &mut F, turn: u32) -> Result<(), StoreError<F::Error>> {
         let mut head = [0; HEAD];
         set(&mut head, 0, u32::from_le_bytes(MAGIC));
         set(&mut head, 4, self.kind);
@@ -215,6 +227,7 @@ impl Log {
         len: usize,
         mut fill: impl FnMut(usize, &mut [u8]),
     ) -> Result<(), StoreError<F::Error>> {
+        self.find_end(flash)?;
         let needed = self.up(RECORD).saturating_add(self.up(len));
         if needed > self.room() {
             return Err(StoreError::Full { needed, room: self.room() });
@@ -225,12 +238,9 @@ impl Log {
         self.write(flash, key, len, &mut fill)
     }
 
-    /// Copies a record of another log behind those of this one, which may have been erased and have no head yet; returns whether
-    /// its bytes were sound: it is not there otherwise.
-    ///
-    /// # Errors
-    /// As [`append`](Log::append).
-    pub fn copy<F: NorFlash>(
+    /// Copies a record of another log behind those of this one, which was erased and has no head yet; returns whether its bytes were
+    /// sound: it is not there otherwise.
+    pub(crate) fn copy<F: NorFlash>(
         &mut self,
         flash: &mut F,
         of: &Log,
@@ -246,10 +256,10 @@ impl Log {
         }
         self.put(flash, self.end, &head_of(record.key, record.len, record.crc))?;
         let (from, to) = (record.at + of.up(RECORD) as u32, self.end + self.up(RECORD) as u32);
-        let mut piece = [0; CHUNK];
+        let mut piece = Piece([0; CHUNK]);
         for offset in (0..record.len).step_by(CHUNK) {
-            let piece = piece.get_mut(..self.up(CHUNK.min(record.len - offset))).unwrap_or_default();
-            flash.read(from + offset as u32, piece).map_err(StoreError::Flash)?;
+            let piece = piece.first(self.up(CHUNK.min(record.len - offset)));
+            fetch(flash, from + offset as u32, piece)?;
             self.put(flash, to + offset as u32, piece)?;
         }
         self.end += needed as u32;
@@ -276,10 +286,18 @@ impl Log {
             self.end += (self.up(RECORD) + self.up(len)) as u32;
         } else {
             // The next record begins behind what has come of it, which the flash knows best.
-            self.end = self.first();
-            self.end = self.walk(flash, |_| ())?;
+            self.unsure = true;
         }
         written
+    }
+
+    /// Looks for the end where it is not known.
+    fn find_end<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
+        if self.unsure && self.turn.is_some() {
+            self.end = self.walk(flash, self.to, |_| ())?;
+            self.unsure = false;
+        }
+        Ok(())
     }
 
     fn write_record<F: NorFlash>(
@@ -326,7 +344,7 @@ impl Log {
     /// [`StoreError::Flash`].
     pub fn each<F: NorFlash>(&self, flash: &mut F, each: impl FnMut(Record)) -> Result<(), StoreError<F::Error>> {
         if self.turn.is_some() {
-            self.walk(flash, each)?;
+            self.walk(flash, if self.unsure { self.to } else { self.end }, each)?;
         }
         Ok(())
     }
@@ -344,48 +362,62 @@ impl Log {
     ) -> Result<bool, StoreError<F::Error>> {
         let at = record.at + self.up(RECORD) as u32;
         let mut crc = CRC.digest();
-        let mut piece = [0; CHUNK];
+        let mut piece = Piece([0; CHUNK]);
         for offset in (0..record.len).step_by(CHUNK) {
             let len = CHUNK.min(record.len - offset);
-            let whole = piece.get_mut(..self.up(len)).unwrap_or_default();
-            flash.read(at + offset as u32, whole).map_err(StoreError::Flash)?;
-            let piece = whole.get(..len).unwrap_or(&[]);
+            fetch(flash, at + offset as u32, piece.first(self.up(len)))?;
+            let piece = piece.first(len);
             crc.update(piece);
             take(offset, piece);
         }
         Ok(crc.finalize() == record.crc)
     }
 
-    /// Goes over the heads of all records; returns where the next one would be.
-    fn walk<F: NorFlash>(&self, flash: &mut F, mut each: impl FnMut(Record)) -> Result<u32, StoreError<F::Error>> {
-        let mut at = self.first();
+    /// Goes over the heads of all records that begin before `limit`; returns where the next one would be.
+    fn walk<F: NorFlash>(
+        &self,
+        flash: &mut F,
+        limit: u32,
+        mut each: impl FnMut(Record),
+    ) -> Result<u32, StoreError<F::Error>> {
         let step = self.up(RECORD) as u32;
-        // While a log is being walked for the first time its end is its beginning.
-        let known = if self.end > at { self.end } else { self.to };
-        // Behind a head that is not sound: where the next record is has to be looked for, and how far anything was written.
+        let mut piece = Piece([0; CHUNK]);
+        let mut at = self.first();
+        // Behind a head that is damaged, while no other has been found.
         let mut lost = false;
-        let mut end = at;
-        while known.saturating_sub(at) >= step {
-            let head: [u8; RECORD] = self.head_at(flash, at)?;
-            let blank = head.iter().all(|&b| b == 0xFF);
-            if blank && !lost {
-                break;
-            }
-            let [low, high, len, crc] = words(&head);
-            let own = head.get(16..20).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_le_bytes(*b));
-            let behind = (self.to - at - step) as usize;
-            if own == checksum(head.get(..16).unwrap_or(&[])) && len as usize <= behind {
-                let key = u64::from(low) | u64::from(high) << 32;
-                each(Record { key, len: len as usize, at, crc });
-                at += step + self.up(len as usize) as u32;
-                end = at;
+        while limit.saturating_sub(at) >= step {
+            let head = piece.first(step as usize);
+            fetch(flash, at, head)?;
+            if let Some((key, len, crc)) = parsed(head).filter(|&(_, len, _)| len <= (self.to - at - step) as usize) {
+                each(Record { key, len, at, crc });
+                at += step + self.up(len) as u32;
+                lost = false;
+            } else if lost {
+                at += self.unit;
+            } else if is_blank(head) {
+                return Ok(at);
+            } else if self.is_blank_from(flash, at + step, limit)? {
+                // Cut short: nothing was written behind it.
+                return Ok(at + step);
             } else {
                 lost = true;
-                end = if blank { end } else { at + step };
                 at += self.unit;
             }
         }
-        Ok(end)
+        Ok(if lost { self.to } else { at })
+    }
+
+    /// Whether nothing was written from `at` to `limit`.
+    fn is_blank_from<F: NorFlash>(&self, flash: &mut F, at: u32, limit: u32) -> Result<bool, StoreError<F::Error>> {
+        let mut piece = Piece([0; CHUNK]);
+        for at in (at..limit).step_by(CHUNK) {
+            let piece = piece.first(CHUNK.min((limit - at) as usize));
+            fetch(flash, at, piece)?;
+            if !is_blank(piece) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Where the first record is.
@@ -394,32 +426,47 @@ impl Log {
     }
 
     const fn up(&self, len: usize) -> usize {
-        len.next_multiple_of(self.unit as usize)
+        match len.checked_next_multiple_of(self.unit as usize) {
+            Some(len) => len,
+            None => usize::MAX,
+        }
     }
 
     /// Writes up to [`CHUNK`] bytes, and 0xFF behind them to the end of a unit.
     fn put<F: NorFlash>(&self, flash: &mut F, at: u32, bytes: &[u8]) -> Result<(), StoreError<F::Error>> {
-        let mut whole = [0xFF; CHUNK];
-        whole.iter_mut().zip(bytes).for_each(|(to, &b)| *to = b);
-        flash.write(at, whole.get(..self.up(bytes.len())).unwrap_or(&[])).map_err(StoreError::Flash)
+        let mut whole = Piece([0xFF; CHUNK]);
+        whole.0.iter_mut().zip(bytes).for_each(|(to, &b)| *to = b);
+        flash.write(at, whole.first(self.up(bytes.len()))).map_err(StoreError::Flash)
     }
+}
 
-    fn head_at<F: NorFlash, const N: usize>(&self, flash: &mut F, at: u32) -> Result<[u8; N], StoreError<F::Error>> {
-        let mut whole = [0; CHUNK];
-        flash.read(at, whole.get_mut(..self.up(N)).unwrap_or_default()).map_err(StoreError::Flash)?;
-        Ok(*whole.first_chunk().unwrap_or(&[0; N]))
-    }
+/// Reads whole units.
+fn fetch<F: NorFlash>(flash: &mut F, at: u32, to: &mut [u8]) -> Result<(), StoreError<F::Error>> {
+    flash.read(at, to).map_err(StoreError::Flash)
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&b| b == 0xFF)
+}
+
+/// Key, length and CRC of a record whose head is sound.
+fn parsed(head: &[u8]) -> Option<(u64, usize, u32)> {
+    let [mark, low, high, len, crc] = words(head);
+    let own = head.get(20..24).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_le_bytes(*b));
+    let sound = mark == u32::from_le_bytes(MARK) && own == checksum(head.get(..20).unwrap_or(&[]));
+    sound.then_some((u64::from(low) | u64::from(high) << 32, len as usize, crc))
 }
 
 /// The head of a record.
 fn head_of(key: u64, len: usize, crc: u32) -> [u8; RECORD] {
     let mut head = [0; RECORD];
-    set(&mut head, 0, key as u32);
-    set(&mut head, 4, (key >> 32) as u32);
-    set(&mut head, 8, len as u32);
-    set(&mut head, 12, crc);
-    let own = checksum(head.get(..16).unwrap_or(&[]));
-    set(&mut head, 16, own);
+    set(&mut head, 0, u32::from_le_bytes(MARK));
+    set(&mut head, 4, key as u32);
+    set(&mut head, 8, (key >> 32) as u32);
+    set(&mut head, 12, len as u32);
+    set(&mut head, 16, crc);
+    let own = checksum(head.get(..20).unwrap_or(&[]));
+    set(&mut head, 20, own);
     head
 }
 
@@ -427,9 +474,9 @@ fn checksum(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes)
 }
 
-/// The first four words.
-fn words(bytes: &[u8]) -> [u32; 4] {
-    let mut words = [0; 4];
+/// The first five words.
+fn words(bytes: &[u8]) -> [u32; 5] {
+    let mut words = [0; 5];
     words
         .iter_mut()
         .zip(bytes.chunks_exact(4))

@@ -50,10 +50,12 @@ pub use loss::{IGNORE, LossKind, SequenceTarget, Target};
 pub use measure::Measure;
 pub use optimizer::Optimizer;
 pub use pack::Pack;
-pub use patience::Patience;
+pub use patience::{Patience, Verdict};
 #[cfg(feature = "store")]
-pub use prefixes::Prefixes;
+pub use prefixes::{Prefixes, RecallError};
 pub use reservoir::Reservoir;
+#[cfg(feature = "store")]
+pub use reservoir::flash::{FlashReservoir, Places};
 pub use rule::Rule;
 pub use schedule::Schedule;
 pub use score::{Answers, Score};

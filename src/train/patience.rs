@@ -38,6 +38,12 @@ impl Patience {
         Patience { looks: if looks == 0 { 1 } else { looks }, since: 0, best: None }
     }
 
+    /// Goes on after a restart: the lowest loss before it was `best`.
+    #[must_use]
+    pub const fn best_so_far(self, best: Real) -> Patience {
+        Patience { best: Some(best), ..self }
+    }
+
     /// A look: the loss on other data, as [`Score::loss`](super::Score::loss) has it.
     pub fn look(&mut self, loss: Real) -> Verdict {
         if self.best.is_none_or(|best| loss.less_than(best)) {

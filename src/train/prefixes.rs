@@ -24,29 +24,28 @@ const KIND: u32 = u32::from_le_bytes(*b"PRE\x01");
 /// Kept prefixes, in a stretch of flash (or of [`Ram`](crate::store::Ram)).
 ///
 /// Each is found by a hash, 64 bits, of what it follows from: the base image, the sample, the block it is given to, and every adapter
-/// below. What has changed is not found, so that nothing wrong is ever used; [`clear`](Prefixes::clear) makes room. A sequence of T
-/// tokens takes 2 T (dim + 1) bytes, and 24 for its head.
+/// below, and how this version computes. What has changed is not found; [`clear`](Prefixes::clear) makes room. A sequence of T tokens takes
+/// [`Log::bytes_of`] 2 T (dim + 1) bytes. The flash is given to every call: several things may lie in one.
 ///
 /// ```
 /// # use ranklet::{Plan, Model, Learner, model::{Scratch, Sequence}, store::Ram, train::{AdamW, Prefixes, SequenceTarget, Trainer}};
 /// # fn f(model: &Model<'_>, learner: &mut Learner<'_>, scratch: &mut Scratch<'_>, texts: &[[u32; 32]], memory: &mut [u8]) -> Result<(), Box<dyn core::error::Error>> {
 /// learner.choose(|site, _| site >= 28)?; // the upper blocks
-/// let flash: Ram<'_> = Ram::new(memory); // in firmware: the board's
-/// let mut prefixes = Prefixes::open(flash, 0..131_072)?;
+/// let mut flash: Ram<'_> = Ram::new(memory); // in firmware: the board's driver
+/// let mut prefixes = Prefixes::open(&mut flash, 0..131_072)?;
 /// let mut trainer = Trainer::new(model, learner, AdamW::DEFAULT)?;
 /// for epoch in 0..3 {
 ///     for text in texts {
-///         trainer.recall(&mut prefixes, Sequence::tokens(text), SequenceTarget::Next, scratch)?;
+///         trainer.recall(&mut prefixes, &mut flash, Sequence::tokens(text), SequenceTarget::Next, scratch)?;
 ///         trainer.step(scratch)?; // or `advance`, a unit at a time
-///         trainer.keep(&mut prefixes)?;
+///         trainer.keep(&mut prefixes, &mut flash)?;
 ///     }
 /// }
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Prefixes<F> {
-    flash: F,
+pub struct Prefixes {
     log: Log,
     /// The sample that was asked for last and not found: its hash and its number.
     asked: Option<(u64, u32)>,
@@ -74,35 +73,28 @@ impl<E: core::fmt::Debug> core::fmt::Display for RecallError<E> {
 
 impl<E: core::fmt::Debug> core::error::Error for RecallError<E> {}
 
-impl<F: NorFlash> Prefixes<F> {
+impl Prefixes {
     /// Those that lie in a stretch of whole pages; whatever else lies there is erased when the first is kept.
     ///
     /// # Errors
     /// [`StoreError::Stretch`], [`StoreError::Unit`], [`StoreError::Flash`].
-    pub fn open(mut flash: F, stretch: Range<u32>) -> Result<Prefixes<F>, StoreError<F::Error>> {
-        let log = Log::open(&mut flash, stretch, KIND)?;
-        Ok(Prefixes { flash, log, asked: None })
+    pub fn open<F: NorFlash>(flash: &mut F, stretch: Range<u32>) -> Result<Prefixes, StoreError<F::Error>> {
+        Ok(Prefixes { log: Log::open(flash, stretch, KIND)?, asked: None })
     }
 
     /// Forgets all: after a change of the adapters below, which leaves those that are kept without use.
     ///
     /// # Errors
     /// [`StoreError::Flash`].
-    pub fn clear(&mut self) -> Result<(), StoreError<F::Error>> {
+    pub fn clear<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
         self.asked = None;
-        self.log.clear(&mut self.flash)
+        self.log.clear(flash)
     }
 
     /// Bytes that are left.
     #[must_use]
     pub const fn room(&self) -> usize {
         self.log.room()
-    }
-
-    /// Gives the flash back.
-    #[must_use]
-    pub fn free(self) -> F {
-        self.flash
     }
 }
 
@@ -114,7 +106,8 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     /// See [`RecallError`]; the adapter and its gradients are unchanged.
     pub fn recall<F: NorFlash>(
         &mut self,
-        kept: &mut Prefixes<F>,
+        kept: &mut Prefixes,
+        flash: &mut F,
         sequence: Sequence<'_>,
         target: SequenceTarget<'_>,
         scratch: &mut Scratch<'_>,
@@ -122,7 +115,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         kept.asked = None;
         self.lesson_of(Aim::Learn, None, sequence, target, None, scratch).map_err(RecallError::Train)?;
         let Some(key) = self.prefix_key() else { return Ok(false) };
-        match self.fetch(kept, key) {
+        match self.fetch(kept, flash, key) {
             Ok(found) => {
                 kept.asked = (!found).then_some((key, self.learner.samples));
                 Ok(found)
@@ -130,6 +123,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             Err(e) => {
                 // As if it had not been given.
                 self.learner.phase = Phase::Idle;
+                self.learner.sequence.run = None;
                 self.learner.samples = self.learner.samples.wrapping_sub(1);
                 Err(RecallError::Store(e))
             }
@@ -137,11 +131,14 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     }
 
     /// Behind a sample that was begun by [`recall`](Trainer::recall) and not found: keeps what came to the lowest block that
-    /// learns. Returns whether it is kept now; not so where there is no more room, or nothing to keep.
+    /// learns. Returns whether it is kept now; not so in the middle of the sample, where there is no more room, or nothing to keep.
     ///
     /// # Errors
     /// [`StoreError::Flash`].
-    pub fn keep<F: NorFlash>(&mut self, kept: &mut Prefixes<F>) -> Result<bool, StoreError<F::Error>> {
+    pub fn keep<F: NorFlash>(&mut self, kept: &mut Prefixes, flash: &mut F) -> Result<bool, StoreError<F::Error>> {
+        if self.learner.phase != Phase::Idle {
+            return Ok(false);
+        }
         let Some((key, number)) = kept.asked.take() else { return Ok(false) };
         let of_another = number != self.learner.samples;
         let Some(prefix) = self.prefix().filter(|_| !of_another) else { return Ok(false) };
@@ -150,7 +147,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             let from = exponents.iter().chain(mantissas).skip(at);
             piece.iter_mut().zip(from).for_each(|(to, &b)| *to = b);
         };
-        match kept.log.append(&mut kept.flash, key, exponents.len() + mantissas.len(), fill) {
+        match kept.log.append(flash, key, exponents.len() + mantissas.len(), fill) {
             Ok(()) => Ok(true),
             Err(StoreError::Full { .. }) => Ok(false),
             Err(e) => Err(e),
@@ -168,6 +165,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
         }
         let below = |site| place_of(t, site) < low;
         let mut digest = Digest::NEW;
+        digest.word(crate::fixed::ARITHMETIC);
         digest.bytes(&self.model.head().image.0);
         digest.word(low as u32);
         self.learner.view().hash(below, &mut digest);
@@ -185,18 +183,18 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     }
 
     /// Where it has been kept, brings back what comes to the lowest block that learns, and goes on there.
-    fn fetch<F: NorFlash>(&mut self, kept: &mut Prefixes<F>, key: u64) -> Result<bool, StoreError<F::Error>> {
+    fn fetch<F: NorFlash>(&mut self, kept: &Prefixes, flash: &mut F, key: u64) -> Result<bool, StoreError<F::Error>> {
         let spec = self.model.spec();
         let (Some(t), Some(plan)) = (spec.transformer(), self.learner.plan) else { return Ok(false) };
         let own = self.learner.sequence.own;
-        let Some(record) = kept.log.find(&mut kept.flash, None, |k| k == key)? else { return Ok(false) };
+        let Some(record) = kept.log.find(flash, None, |k| k == key)? else { return Ok(false) };
         if record.len != 2 * own * (t.dim + 1) {
             return Ok(false);
         }
         let shape = LearnShape::of(spec, t, plan);
         let course = course(self.learner, t);
         let mut work = Work::carve(&shape, Side::Stream, &mut Workspace::again(self.learner.work));
-        let sound = kept.log.read(&mut kept.flash, &record, |at, piece| work.stream.set_bytes(own, at, piece))?;
+        let sound = kept.log.read(flash, &record, |at, piece| work.stream.set_bytes(own, at, piece))?;
         if sound {
             self.learner.phase = Phase::Lesson(course.behind(course.low()));
         }

@@ -41,12 +41,14 @@ impl<S, const N: usize> Reservoir<S, N> {
     /// Empty. The seed decides what is kept, and what is shown again.
     #[must_use]
     pub const fn new(seed: Seed) -> Self {
-        Reservoir { samples: Vec::new(), draw: Draw::new(seed) }
+        Reservoir { samples: Vec::new(), draw: Draw::new(seed, 0, 0) }
     }
 
     /// Offers a sample; returns the one that has to go for it, or itself where it is not kept.
     pub fn offer(&mut self, sample: S) -> Option<S> {
-        let Some(place) = self.draw.offer(N) else { return Some(sample) };
+        let place = self.draw.place(N);
+        self.draw.counted();
+        let Some(place) = place else { return Some(sample) };
         let sample = match self.samples.push(sample) {
             Ok(()) => return None,
             Err(sample) => sample,

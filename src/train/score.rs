@@ -50,7 +50,7 @@ pub(crate) fn answers(y: Block<'_>, staged: Staged, target: &[i16]) -> Answers {
 /// let mut score = Score::default();
 /// score.add(Real::int(2), Answers { given: 3, right: 1 }); // three tokens, 2 nats each
 /// score.add(Real::int(6), Answers { given: 1, right: 1 });
-/// assert_eq!((score.loss(), score.answers().right, score.right_permille()), (Real::int(3), 2, 500));
+/// assert_eq!((score.loss(), score.answers().right, score.right_permille()), (Some(Real::int(3)), 2, 500));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Score {
@@ -72,12 +72,12 @@ impl Score {
         self.answers.right = self.answers.right.saturating_add(answers.right);
     }
 
-    /// The mean loss of an answer; 0 where there is none.
+    /// The mean loss of an answer; `None` where there is none.
     #[must_use]
-    pub const fn loss(&self) -> Real {
+    pub const fn loss(&self) -> Option<Real> {
         match self.answers.given {
-            0 => Real::ZERO,
-            given => self.sum.div(Real::int(given as i64)),
+            0 => None,
+            given => Some(self.sum.div(Real::int(given as i64))),
         }
     }
 

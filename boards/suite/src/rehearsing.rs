@@ -13,10 +13,7 @@ use ranklet::{
     q,
     store::Ram,
     train::{
-        AdamW, Patience, Prefixes, Score, SequenceTarget, Trainer,
-        order::shuffle,
-        patience::Verdict,
-        reservoir::flash::{FlashReservoir, Places},
+        AdamW, FlashReservoir, Patience, Places, Prefixes, Score, SequenceTarget, Trainer, Verdict, order::shuffle,
     },
 };
 
@@ -44,15 +41,13 @@ pub(crate) const FLASH: usize = (TEXTS + KEPT) as usize;
 /// # Errors
 /// Whatever the core refuses, and what does not hold.
 pub(crate) fn run(memory: &mut [u8], flash: &mut [u8]) -> Result<u64, Failure> {
-    let (texts, kept) = flash.split_at_mut_checked(TEXTS as usize).ok_or(Failure::Check("the flash is too short"))?;
+    let mut flash: Ram<'_> = Ram::new(flash);
     let broken = |_| Failure::Check("the flash failed");
-    let texts: Ram<'_> = Ram::new(texts);
-    let mut seen = FlashReservoir::open(texts, 0..TEXTS, PLACES, Seed(5)).map_err(broken)?;
+    let mut seen = FlashReservoir::open(&mut flash, 0..TEXTS, PLACES, Seed(5)).map_err(broken)?;
     for n in 0..SEEN {
-        seen.offer(&text(n)).map_err(broken)?;
+        seen.offer(&mut flash, &text(n)).map_err(broken)?;
     }
-    let kept: Ram<'_> = Ram::new(kept);
-    let mut prefixes = Prefixes::open(kept, 0..KEPT).map_err(broken)?;
+    let mut prefixes = Prefixes::open(&mut flash, TEXTS..TEXTS + KEPT).map_err(broken)?;
 
     let model = Model::open(&LLAMA)?;
     let (mut scratch, learn) = Workspace::new(memory).split(&PLAN)?;
@@ -69,14 +64,14 @@ pub(crate) fn run(memory: &mut [u8], flash: &mut [u8]) -> Result<u64, Failure> {
         shuffle(&mut order, Seed(11), epoch);
         for _ in order {
             let mut bytes = [0; TOKENS];
-            seen.replay(&mut bytes).map_err(broken)?;
+            seen.replay(&mut flash, &mut bytes).map_err(broken)?;
             let ids = bytes.map(u32::from);
             let (sequence, next) = (Sequence::tokens(&ids), SequenceTarget::Next);
-            let known = trainer.recall(&mut prefixes, sequence, next, &mut scratch);
+            let known = trainer.recall(&mut prefixes, &mut flash, sequence, next, &mut scratch);
             found += u32::from(known.map_err(|_| Failure::Check("the sample is refused"))?);
             let loss = trainer.step(&mut scratch)?;
             digest.i32s(&[loss.mantissa(), loss.exponent()]);
-            trainer.keep(&mut prefixes).map_err(broken)?;
+            trainer.keep(&mut prefixes, &mut flash).map_err(broken)?;
         }
         after = held_out(&mut trainer, &mut scratch)?;
         digest.i32s(&[after.mantissa(), after.exponent()]);
@@ -115,5 +110,5 @@ fn held_out(trainer: &mut Trainer<'_, '_, '_, AdamW>, scratch: &mut Scratch<'_>)
         let loss = trainer.step(scratch)?;
         score.add(loss, trainer.answers());
     }
-    Ok(score.loss())
+    score.loss().ok_or(Failure::Check("nothing was measured"))
 }

@@ -53,6 +53,10 @@ impl Plan<'_> {
             }
             at += 1;
         }
+        // The projection of features, on a tile: forward, and what its pair gets.
+        if let Some(site) = t.input_site() {
+            longest = max(longest, l.tile * (self.macs(site, site) + self.pair_macs(site, site)));
+        }
         // Pooler and head, for one token: forward, and back.
         let behind = match t.pooler_site() {
             Some(site) => site,

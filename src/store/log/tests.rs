@@ -8,12 +8,16 @@ use std::vec::Vec;
 const KIND: u32 = 7;
 
 fn bytes_of(key: u64, len: usize) -> Vec<u8> {
-    (0..len).map(|i| (key as usize * 31 + i * 7) as u8).collect()
+    (0..len).map(|i| (key as usize).wrapping_mul(31).wrapping_add(i * 7) as u8).collect()
 }
 
 fn append<F: NorFlash>(log: &mut Log, flash: &mut F, key: u64, len: usize) -> Result<(), StoreError<F::Error>> {
     let bytes = bytes_of(key, len);
     log.append(flash, key, len, |at, piece| piece.copy_from_slice(&bytes[at..at + piece.len()]))
+}
+
+fn append_of<F: NorFlash>(log: &mut Log, flash: &mut F, len: usize) -> Result<(), StoreError<F::Error>> {
+    log.append(flash, 1, len, |_, piece| piece.fill(0))
 }
 
 fn read<F: NorFlash>(log: &Log, flash: &mut F, record: &Record) -> Result<Option<Vec<u8>>, StoreError<F::Error>> {
@@ -82,42 +86,90 @@ fn stretches_that_do_not_fit_are_refused() {
         let range = Range { start, end };
         assert!(matches!(Log::open(&mut flash, range, KIND), Err(StoreError::Stretch { .. })));
     }
+    let mut log = Log::open(&mut flash, 0..1024, KIND).unwrap();
+    for len in [1000, usize::MAX - 9, usize::MAX] {
+        assert!(matches!(append_of(&mut log, &mut flash, len), Err(StoreError::Full { .. })));
+    }
+    assert_eq!(Log::bytes_of::<Mock<256, 4>>(usize::MAX), usize::MAX);
     let mut wide = Mock::<256, 128>::new(4, true);
     assert_eq!(Log::open(&mut wide, 0..1024, KIND).unwrap_err(), StoreError::Unit(128));
     assert_eq!((flash.done, wide.done), (0, 0), "opening writes nothing");
 }
 
-proptest! {
-    /// Power goes anywhere: what was written before is there, in its order; what was being written is there whole or not at all; and it goes on.
-    #[test]
-    fn a_power_loss_takes_only_the_last(lens in prop::collection::vec(0_usize..150, 1..12), cut in 0_usize..400, dirty: bool) {
-        let mut flash = Mock::<256, 4>::new(8, dirty);
-        flash.cut = Some(cut);
-        let mut done = vec![];
-        let mut log = Log::open(&mut flash, 0..2048, KIND).unwrap();
-        let mut lost = false;
-        for (key, &len) in lens.iter().enumerate() {
-            match append(&mut log, &mut flash, key as u64, len) {
-                Ok(()) => done.push(key as u64),
-                Err(e) => {
-                    prop_assert_eq!(e, StoreError::Flash(PowerLoss));
-                    lost = true;
-                    break;
-                }
+fn power_loss<const WRITE: usize>(lens: &[usize], cut: usize, dirty: bool, ones: bool) -> Result<(), TestCaseError> {
+    let key = |n: usize| if ones { u64::MAX - n as u64 } else { n as u64 };
+    let mut flash = Mock::<256, WRITE>::new(12, dirty);
+    flash.cut = Some(cut);
+    let mut done = vec![];
+    let mut log = Log::open(&mut flash, 0..3072, KIND).unwrap();
+    let mut lost = false;
+    for (n, &len) in lens.iter().enumerate() {
+        match append(&mut log, &mut flash, key(n), len) {
+            Ok(()) => done.push(key(n)),
+            Err(e) => {
+                prop_assert_eq!(e, StoreError::Flash(PowerLoss));
+                lost = true;
+                break;
             }
         }
-        let mut flash = flash.again();
-        let mut log = Log::open(&mut flash, 0..2048, KIND).unwrap();
-        let mut found = keys(&log, &mut flash);
-        if lost && found.len() == done.len() + 1 {
-            // Its last bits were those that were there anyway.
-            done.push(done.len() as u64);
+    }
+    let mut flash = flash.again();
+    let mut log = Log::open(&mut flash, 0..3072, KIND).unwrap();
+    let mut found = keys(&log, &mut flash);
+    if lost && found.len() == done.len() + 1 {
+        // Its last bits were those that were there anyway.
+        done.push(key(done.len()));
+    }
+    prop_assert_eq!(&found, &done);
+    for more in [99, 100] {
+        append(&mut log, &mut flash, more, 40).unwrap();
+        found.push(more);
+        log = Log::open(&mut flash, 0..3072, KIND).unwrap();
+    }
+    prop_assert_eq!(keys(&log, &mut flash), found);
+    Ok(())
+}
+
+/// A head whose bits have flipped takes what it told of with it, and nothing else; nothing is written over what is there.
+#[test]
+fn a_damaged_head_loses_one_record() {
+    for bit in 0..24 * 8 {
+        let mut flash = Mock::<256, 8>::new(4, false);
+        let mut log = Log::open(&mut flash, 0..1024, KIND).unwrap();
+        (1..5).for_each(|key| append(&mut log, &mut flash, key, 50).unwrap());
+        // The second record's.
+        let at = 16 + 24 + 56;
+        flash.bytes[at + bit / 8] ^= 1 << (bit % 8);
+        let mut log = Log::open(&mut flash, 0..1024, KIND).unwrap();
+        assert_eq!(keys(&log, &mut flash), [1, 3, 4], "{bit}");
+        append(&mut log, &mut flash, 5, 50).unwrap();
+        assert_eq!(keys(&log, &mut flash), [1, 3, 4, 5], "{bit}");
+    }
+    // Of the last record: nobody knows how far it was written, so there is no more room.
+    let mut flash = Mock::<256, 8>::new(4, false);
+    let mut log = Log::open(&mut flash, 0..1024, KIND).unwrap();
+    (1..3).for_each(|key| append(&mut log, &mut flash, key, 50).unwrap());
+    flash.bytes[16 + 24 + 56 + 5] ^= 1;
+    let mut log = Log::open(&mut flash, 0..1024, KIND).unwrap();
+    assert_eq!((keys(&log, &mut flash), log.room()), (vec![1], 0));
+    assert!(matches!(append(&mut log, &mut flash, 3, 1), Err(StoreError::Full { room: 0, .. })));
+    log.clear(&mut flash).unwrap();
+    append(&mut log, &mut flash, 3, 1).unwrap();
+}
+
+proptest! {
+    /// Power goes anywhere: what was written before is there, in its order; what was being written is there whole or not at all; and it goes
+    /// on. Whatever is written at once, and whatever keys look like.
+    #[test]
+    fn a_power_loss_takes_only_the_last(
+        lens in prop::collection::vec(0_usize..150, 1..12), cut in 0_usize..400, dirty: bool, ones: bool, write in 0..4
+    ) {
+        match write {
+            0 => power_loss::<4>(&lens, cut, dirty, ones)?,
+            1 => power_loss::<8>(&lens, cut, dirty, ones)?,
+            2 => power_loss::<32>(&lens, cut % 100, dirty, ones)?,
+            _ => power_loss::<64>(&lens, cut % 50, dirty, ones)?,
         }
-        prop_assert_eq!(&found, &done);
-        append(&mut log, &mut flash, 99, 40).unwrap();
-        found.push(99);
-        let log = Log::open(&mut flash, 0..2048, KIND).unwrap();
-        prop_assert_eq!(keys(&log, &mut flash), found);
     }
 
     /// Whatever lies in the flash, opening and walking end, and hand out nothing beyond the stretch.
@@ -130,10 +182,7 @@ proptest! {
             bytes[..16].copy_from_slice(&first.bytes[..16]);
         }
         // A record's head that is sound, with any length.
-        let mut record = [0; RECORD];
-        set(&mut record, 8, len);
-        let own = checksum(&record[..16]);
-        set(&mut record, 16, own);
+        let record = head_of(0, len as usize, 0);
         let at = 16 + at / 8 * 8;
         bytes[at..at + RECORD].copy_from_slice(&record);
         let mut ram: Ram<'_, 256> = Ram::new(&mut bytes);
@@ -146,7 +195,7 @@ proptest! {
     }
 }
 
-/// After an error of the flash that was no power loss, the log goes on where it can.
+/// After an error of the flash that was no power loss, the same log goes on: nothing is written twice, nothing before is lost.
 #[test]
 fn goes_on_after_an_error() {
     for cut in 0..30 {
@@ -155,11 +204,11 @@ fn goes_on_after_an_error() {
         append(&mut log, &mut flash, 1, 20).unwrap();
         flash.cut = Some(flash.done + cut);
         let failed = append(&mut log, &mut flash, 2, 60).is_err();
-        flash.cut = None;
         if failed {
-            // The log could not read then either; a new one does.
-            log = Log::open(&mut flash, 0..1024, KIND).unwrap();
+            // While it cannot be read nothing is written.
+            assert!(append(&mut log, &mut flash, 4, 1).is_err());
         }
+        flash.cut = None;
         append(&mut log, &mut flash, 3, 9).unwrap();
         let mut found = keys(&log, &mut flash);
         // Of a record whose last bits were missing, these may have been 1 anyway.

@@ -6,6 +6,8 @@ use crate::fixed::hash::{Purpose, Seed, Stream};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draw {
     seed: Seed,
+    /// How often it was started: no start repeats the draws of another.
+    session: u32,
     /// Samples that were offered.
     pub(super) offered: u32,
     /// Replays that were asked for.
@@ -17,27 +19,31 @@ pub(super) struct Draw {
 pub(super) struct Replay(Stream);
 
 impl Draw {
-    pub(super) const fn new(seed: Seed) -> Draw {
-        Draw { seed, offered: 0, replays: 0 }
+    pub(super) const fn new(seed: Seed, session: u32, offered: u32) -> Draw {
+        Draw { seed, session, offered, replays: 0 }
     }
 
-    /// Counts a sample that is offered; returns its place among `capacity`, if it is kept: the next one while there is any, and then
-    /// one by chance, with a probability of `capacity` in as many as there were.
-    pub(super) fn offer(&mut self, capacity: usize) -> Option<usize> {
+    /// The place among `capacity` of the next sample, if it is to be kept: the next one while there is any, and then one by
+    /// chance, with a probability of `capacity` in as many as there are with it. It counts once it is [`counted`](Draw::counted).
+    pub(super) const fn place(&self, capacity: usize) -> Option<usize> {
         let number = self.offered;
-        self.offered = number.saturating_add(1);
         if (number as usize) < capacity {
             return Some(number as usize);
         }
-        let place = below(Stream::new(self.seed, Purpose::Reservoir, number, 0).at(0), self.offered) as usize;
-        (place < capacity).then_some(place)
+        let stream = Stream::new(self.seed, Purpose::Reservoir, number, self.session);
+        let place = below(stream.at(0), number.saturating_add(1)) as usize;
+        if place < capacity { Some(place) } else { None }
+    }
+
+    pub(super) const fn counted(&mut self) {
+        self.offered = self.offered.saturating_add(1);
     }
 
     /// The draws of the next replay.
     pub(super) const fn replay(&mut self) -> Replay {
         let call = self.replays;
         self.replays = call.wrapping_add(1);
-        Replay(Stream::new(self.seed, Purpose::Replay, call, 0))
+        Replay(Stream::new(self.seed, Purpose::Replay, call, self.session))
     }
 }
 

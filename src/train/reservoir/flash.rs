@@ -2,7 +2,8 @@
 //!
 //! Samples are bytes, as the application writes them down. Two logs share the stretch: one takes what is kept, a record a sample; when
 //! it is full, what still counts is copied to the other. Of n samples that are offered to N places N (1 + ln (n / N)) are written, so
-//! that flash wears out slowly: 64 places and 100,000 samples make some 540 records.
+//! that flash wears out slowly: 64 places and 100,000 samples make some 540 records. Every start that offers or replays anything writes
+//! one more, of no bytes, so that it draws otherwise than those before.
 
 use super::draw::Draw;
 use crate::fixed::hash::Seed;
@@ -10,7 +11,7 @@ use crate::store::{Log, Record, StoreError};
 use core::ops::Range;
 use embedded_storage::nor_flash::NorFlash;
 
-/// What a [`FlashReservoir`] is for.
+/// What a [`FlashReservoir`] is for. Whatever was left with other ones does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Places {
@@ -18,65 +19,71 @@ pub struct Places {
     pub samples: usize,
     /// Bytes of the longest.
     pub bytes: usize,
-    /// A number of the application's for what its bytes mean: what another one has left does not count.
+    /// A number of the application's for what its bytes mean.
     pub kind: u32,
 }
 
-/// As [`Reservoir`](super::Reservoir), in flash.
+/// As [`Reservoir`](super::Reservoir), in flash, which is given to every call: several things may lie in one.
 ///
 /// ```
-/// use ranklet::{Seed, store::Ram, train::reservoir::flash::{FlashReservoir, Places}};
+/// use ranklet::{Seed, store::Ram, train::{FlashReservoir, Places}};
 ///
-/// // In firmware: the flash of the board, or `&mut` of it.
 /// let mut memory = [0; 1024];
-/// let flash: Ram<'_> = Ram::new(&mut memory);
-/// let mut seen = FlashReservoir::open(flash, 0..1024, Places { samples: 4, bytes: 8, kind: 1 }, Seed(7))?;
+/// let mut flash: Ram<'_> = Ram::new(&mut memory); // in firmware: the board's driver
+/// let places = Places { samples: 4, bytes: 8, kind: 1 };
+/// let mut seen = FlashReservoir::open(&mut flash, 0..1024, places, Seed(7))?;
 /// for n in 0..100_u8 {
-///     seen.offer(&[n, n % 3])?;
+///     seen.offer(&mut flash, &[n, n % 3])?;
 /// }
 /// assert_eq!((seen.len(), seen.offered()), (4, 100));
 /// let mut sample = [0; 8];
 /// for _ in 0..3 {
-///     let len = seen.replay(&mut sample)?.expect("it holds four");
+///     let len = seen.replay(&mut flash, &mut sample)?.expect("it holds four");
 ///     assert_eq!((len, sample[0] % 3), (2, sample[1]));
 /// }
 /// # Ok::<(), ranklet::store::StoreError<ranklet::store::ram::Outside>>(())
 /// ```
-#[derive(Debug)]
-pub struct FlashReservoir<F> {
-    flash: F,
+#[derive(Clone, Debug)]
+pub struct FlashReservoir {
     logs: [Log; 2],
     /// Which of the two holds what counts.
     now: usize,
     places: Places,
+    seed: Seed,
     draw: Draw,
+    /// The number of this start, once it has been written down.
+    started: bool,
+    session: u32,
 }
 
-impl<F: NorFlash> FlashReservoir<F> {
-    /// Goes on with what lies in the stretch; whatever else lies there is erased with the first sample that is offered.
+/// The place of what is no sample: a start.
+const START: u32 = u32::MAX;
+
+impl FlashReservoir {
+    /// Goes on with what lies in the stretch; whatever else lies there is erased with the first sample that is offered. Writes nothing.
     ///
-    /// Each half of the stretch must have room for all samples and one more, each as long as the longest
-    /// ([`Log::bytes_of`]), and be of whole pages. How many were offered before is known by the last that was kept: it may have
-    /// been a few more, of N places about one in N.
+    /// Each half of the stretch must have room for all samples and one more, each as long as the longest, for two records
+    /// of no bytes ([`Log::bytes_of`]), and be of whole pages.
     ///
     /// # Errors
     /// [`StoreError::Stretch`], [`StoreError::Unit`]; [`StoreError::Full`] where the stretch is too short; [`StoreError::Flash`].
-    pub fn open(
-        mut flash: F,
+    pub fn open<F: NorFlash>(
+        flash: &mut F,
         stretch: Range<u32>,
         places: Places,
         seed: Seed,
-    ) -> Result<FlashReservoir<F>, StoreError<F::Error>> {
+    ) -> Result<FlashReservoir, StoreError<F::Error>> {
         let half = stretch.end.saturating_sub(stretch.start) / 2;
         let half = (half as usize / F::ERASE_SIZE.max(1) * F::ERASE_SIZE) as u32;
         let middle = stretch.start.saturating_add(half);
         let logs = [
-            Log::open(&mut flash, stretch.start..middle, places.kind)?,
-            Log::open(&mut flash, middle..middle.saturating_add(half), places.kind)?,
+            Log::open(flash, stretch.start..middle, places.tag())?,
+            Log::open(flash, middle..middle.saturating_add(half), places.tag())?,
         ];
-        let needed = places.samples.saturating_add(1).saturating_mul(Log::bytes_of::<F>(places.bytes));
+        let samples = places.samples.saturating_add(1).saturating_mul(Log::bytes_of::<F>(places.bytes));
+        let needed = samples.saturating_add(2 * Log::bytes_of::<F>(0));
         let room = logs.iter().map(Log::capacity).min().unwrap_or(0);
-        if needed > room {
+        if needed > room || places.samples >= START as usize {
             return Err(StoreError::Full { needed, room });
         }
         let [first, second] = logs.each_ref().map(Log::turn);
@@ -86,38 +93,46 @@ impl<F: NorFlash> FlashReservoir<F> {
             (None, Some(_)) => 1,
             _ => 0,
         };
-        let mut this = FlashReservoir { flash, logs, now, places, draw: Draw::new(seed) };
-        let mut offered = 0;
-        let (log, flash) = this.log();
-        log.each(flash, |r| offered = offered.max(number(r.key).saturating_add(1)))?;
-        this.draw.offered = offered;
-        Ok(this)
+        let [first, second] = &logs;
+        let log = if now == 0 { first } else { second };
+        // A sample whose bytes were cut short, which only the last can be, was not kept.
+        let torn = match log.find(flash, None, |_| true)? {
+            Some(last) if !log.read(flash, &last, |_, _| ())? => Some(last),
+            _ => None,
+        };
+        let (mut offered, mut session) = (0_u32, 0_u32); // the first start has number 0
+        log.each(flash, |r| match place(r.key) {
+            START => session = session.max(number(r.key).wrapping_add(1)),
+            _ if Some(r) == torn => {}
+            _ => offered = offered.max(number(r.key).saturating_add(1)),
+        })?;
+        // Since the last that was kept others may have come, which nobody has counted. From n on the next of N places is taken at n N / (N - 1),
+        // on average: had it been taken, that would be known.
+        if offered as usize >= places.samples {
+            let others = (places.samples as u32).saturating_sub(1).max(1);
+            offered = offered.saturating_add(offered / others);
+        }
+        let draw = Draw::new(seed, session, offered);
+        Ok(FlashReservoir { logs, now, places, seed, draw, started: false, session })
     }
 
     /// Offers a sample; returns whether it is kept.
     ///
     /// # Errors
-    /// [`StoreError::Length`] for one that is longer than was said: nothing changes then. [`StoreError::Flash`]: it is not kept; those
-    /// that are, are.
-    pub fn offer(&mut self, sample: &[u8]) -> Result<bool, StoreError<F::Error>> {
+    /// [`StoreError::Length`] for one that is longer than was said; [`StoreError::Flash`]. The sample does not count then, and those that
+    /// are held, are.
+    pub fn offer<F: NorFlash>(&mut self, flash: &mut F, sample: &[u8]) -> Result<bool, StoreError<F::Error>> {
         if sample.len() > self.places.bytes {
             return Err(StoreError::Length { found: sample.len(), most: self.places.bytes });
         }
-        let number = self.draw.offered;
-        let Some(place) = self.draw.offer(self.places.samples) else { return Ok(false) };
-        let key = place as u64 | u64::from(number) << 32;
-        let fill = |at: usize, piece: &mut [u8]| {
-            piece.iter_mut().zip(sample.get(at..).unwrap_or(&[])).for_each(|(to, &b)| *to = b);
+        self.start(flash)?;
+        let Some(place) = self.draw.place(self.places.samples) else {
+            self.draw.counted();
+            return Ok(false);
         };
-        let (log, flash) = self.log();
-        match log.append(flash, key, sample.len(), fill) {
-            Err(StoreError::Full { .. }) => {
-                self.move_over()?;
-                let (log, flash) = self.log();
-                log.append(flash, key, sample.len(), fill)?;
-            }
-            other => other?,
-        }
+        let key = key(place as u32, self.draw.offered);
+        self.write(flash, key, sample)?;
+        self.draw.counted();
         Ok(true)
     }
 
@@ -126,14 +141,18 @@ impl<F: NorFlash> FlashReservoir<F> {
     ///
     /// # Errors
     /// [`StoreError::Length`] where `to` is too short; [`StoreError::Flash`].
-    pub fn replay(&mut self, to: &mut [u8]) -> Result<Option<usize>, StoreError<F::Error>> {
+    pub fn replay<F: NorFlash>(&mut self, flash: &mut F, to: &mut [u8]) -> Result<Option<usize>, StoreError<F::Error>> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        self.start(flash)?;
         let held = self.len();
         let drawn = self.draw.replay().at(0, held);
         // The next one where that one has been damaged.
-        for place in (drawn..held).chain(0..drawn) {
+        for at in (drawn..held).chain(0..drawn) {
             let mut before = None;
-            while let Some(record) = self.newest(place, before.as_ref())? {
-                if self.read(&record, to)? {
+            while let Some(record) = self.log().find(flash, before.as_ref(), |k| place(k) as usize == at)? {
+                if self.read(flash, &record, to)? {
                     return Ok(Some(record.len));
                 }
                 before = Some(record);
@@ -142,7 +161,7 @@ impl<F: NorFlash> FlashReservoir<F> {
         Ok(None)
     }
 
-    /// Samples that are held.
+    /// Samples that are held; of those, whose flash has been damaged since are not handed out.
     #[must_use]
     pub const fn len(&self) -> usize {
         let offered = self.draw.offered as usize;
@@ -155,7 +174,7 @@ impl<F: NorFlash> FlashReservoir<F> {
         self.len() == 0
     }
 
-    /// Samples that were offered.
+    /// Samples that were offered. In a later start it is an estimate, by the number of the last that was kept.
     #[must_use]
     pub const fn offered(&self) -> u32 {
         self.draw.offered
@@ -164,63 +183,96 @@ impl<F: NorFlash> FlashReservoir<F> {
     /// Forgets all samples.
     ///
     /// # Errors
-    /// [`StoreError::Flash`].
-    pub fn clear(&mut self) -> Result<(), StoreError<F::Error>> {
-        self.draw.offered = 0;
+    /// [`StoreError::Flash`]: they may be there still, or be gone; [`open`](FlashReservoir::open) tells.
+    pub fn clear<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
         // The old one first: while there is a newer one, it does not count.
         let [first, second] = &mut self.logs;
         let (old, now) = if self.now == 0 { (second, first) } else { (first, second) };
-        old.erase(&mut self.flash)?;
-        now.clear(&mut self.flash)
+        old.erase(flash)?;
+        now.clear(flash)?;
+        (self.draw, self.started) = (Draw::new(self.seed, self.session, 0), false);
+        Ok(())
     }
 
-    /// Gives the flash back.
-    #[must_use]
-    pub fn free(self) -> F {
-        self.flash
+    const fn log(&self) -> &Log {
+        let [first, second] = &self.logs;
+        if self.now == 0 { first } else { second }
     }
 
-    fn log(&mut self) -> (&mut Log, &mut F) {
+    /// Writes down that there was one more start, with the first that is done in it.
+    fn start<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
+        if !self.started {
+            self.write(flash, key(START, self.session), &[])?;
+            self.started = true;
+        }
+        Ok(())
+    }
+
+    /// Appends a record; where there is no room, moves over first.
+    fn write<F: NorFlash>(&mut self, flash: &mut F, key: u64, bytes: &[u8]) -> Result<(), StoreError<F::Error>> {
+        let fill = |at: usize, piece: &mut [u8]| {
+            piece.iter_mut().zip(bytes.get(at..).unwrap_or(&[])).for_each(|(to, &b)| *to = b);
+        };
+        match self.log_mut().append(flash, key, bytes.len(), fill) {
+            Err(StoreError::Full { .. }) => {
+                self.move_over(flash)?;
+                self.log_mut().append(flash, key, bytes.len(), fill)
+            }
+            other => other,
+        }
+    }
+
+    const fn log_mut(&mut self) -> &mut Log {
         let [first, second] = &mut self.logs;
-        (if self.now == 0 { first } else { second }, &mut self.flash)
+        if self.now == 0 { first } else { second }
     }
 
-    fn newest(&mut self, place: usize, before: Option<&Record>) -> Result<Option<Record>, StoreError<F::Error>> {
-        let (log, flash) = self.log();
-        log.find(flash, before, |key| key as u32 as usize == place)
-    }
-
-    fn read(&mut self, record: &Record, to: &mut [u8]) -> Result<bool, StoreError<F::Error>> {
+    fn read<F: NorFlash>(&self, flash: &mut F, record: &Record, to: &mut [u8]) -> Result<bool, StoreError<F::Error>> {
         let (found, most) = (record.len, to.len());
         let Some(to) = to.get_mut(..found) else { return Err(StoreError::Length { found, most }) };
-        let (log, flash) = self.log();
-        log.read(flash, record, |at, piece| {
+        self.log().read(flash, record, |at, piece| {
             to.get_mut(at..).unwrap_or_default().iter_mut().zip(piece).for_each(|(to, &b)| *to = b);
         })
     }
 
     /// Copies what counts to the other log, which takes over.
-    fn move_over(&mut self) -> Result<(), StoreError<F::Error>> {
+    fn move_over<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
         let [first, second] = &mut self.logs;
         let (old, new) = if self.now == 0 { (first, second) } else { (second, first) };
-        new.erase(&mut self.flash)?;
-        for place in 0..self.places.samples {
+        new.erase(flash)?;
+        let samples = 0..self.places.samples as u32;
+        for at in samples.chain([START]) {
             // The newest that is sound.
             let mut before: Option<Record> = None;
-            while let Some(record) = old.find(&mut self.flash, before.as_ref(), |key| key as u32 as usize == place)? {
-                if new.copy(&mut self.flash, old, &record)? {
+            while let Some(record) = old.find(flash, before.as_ref(), |k| place(k) == at)? {
+                if new.copy(flash, old, &record)? {
                     break;
                 }
                 before = Some(record);
             }
         }
-        new.commit(&mut self.flash, old.turn().map_or(1, |turn| turn.wrapping_add(1)))?;
+        new.commit(flash, old.turn().map_or(1, |turn| turn.wrapping_add(1)))?;
         self.now = 1 - self.now;
         Ok(())
     }
 }
 
-/// Which of all that were offered a record holds.
+impl Places {
+    /// What tells them from others.
+    const fn tag(&self) -> u32 {
+        crate::fixed::hash::join([self.kind, self.samples as u32, self.bytes as u32])
+    }
+}
+
+const fn key(place: u32, number: u32) -> u64 {
+    place as u64 | (number as u64) << 32
+}
+
+const fn place(key: u64) -> u32 {
+    key as u32
+}
+
+/// Which of all that were offered a record holds; or which start it tells of.
 const fn number(key: u64) -> u32 {
     (key >> 32) as u32
 }
