@@ -69,7 +69,7 @@ const SHAPES: [(usize, usize, usize); 24] = [
     (33, 2, 1),
     (40, 8, 3),
     (21, 4, 3),
-    // The tile of the DSP leaf: an odd last row and token, one buffer of 128 columns and several, with a tail and without.
+    // The tile of the DSP leaf: an odd last row and token, one buffer of 192 columns and two, with a tail and without.
     (3, 5, 5),
     (2, 264, 4),
     (3, 263, 5),

@@ -209,43 +209,44 @@ impl<'a> Linear<'a> {
         first("scratch.acc", scratch.acc, self.outputs)?;
 
         // As many tokens share their reading of the weights as there are accumulators for.
-        let at_once = (scratch.acc.len() / self.outputs.max(1)).clamp(1, tokens.max(1));
-        let mut token = 0;
-        for x in x.mantissas.chunks(at_once * self.inputs).zip(x.exponents.chunks(at_once)) {
+        let at_once = (scratch.acc.len() / self.outputs.max(1)).max(1);
+        if tokens <= at_once {
+            return self.pass(0, x, loras, scratch, each);
+        }
+        for (n, x) in x.mantissas.chunks(at_once * self.inputs).zip(x.exponents.chunks(at_once)).enumerate() {
             let x = Tile { mantissas: x.0, exponents: x.1 };
-            let acc = first("scratch.acc", scratch.acc, x.tokens() * self.outputs)?;
-            self.weights.product(self.inputs, x.mantissas, acc);
-            for (x, acc) in x.blocks().zip(acc.chunks_exact_mut(self.outputs)) {
-                let masked = &mut *scratch.masked;
-                each(token, self.row(token, x, loras.clone(), acc, masked));
-                token += 1;
-            }
+            self.pass(n * at_once, x, loras.clone(), scratch, each)?;
         }
         Ok(())
     }
 
-    /// The sums of one token: from `W x`, with everything else.
-    fn row<'l, 's>(
+    /// Tokens `token ..` that go through the layer together.
+    fn pass<'l>(
         &self,
         token: usize,
-        x: Block<'_>,
+        x: Tile<'_>,
         loras: impl Iterator<Item = Lora<'l>> + Clone,
-        acc: &'s mut [i64],
-        masked: &mut [i16],
-    ) -> RowSum<'s> {
-        self.scale(acc);
-        let bits = self.weights.bits() + 15 + ceil_log2(self.inputs) + 16;
-        let (exponent, bits) = gained(loras.clone(), acc, i32::from(self.exponent) + x.exponent.get(), bits);
-        let mut row = RowSum::new(acc, exponent, bits);
-        if let Some(bias) = self.bias {
-            bias.add_to(&mut row);
+        scratch: &mut Scratch<'_>,
+        each: &mut dyn FnMut(usize, RowSum<'_>),
+    ) -> Result<(), ShapeError> {
+        let acc = first("scratch.acc", scratch.acc, x.tokens() * self.outputs)?;
+        self.weights.product(self.inputs, x.mantissas, acc);
+        for (token, (x, acc)) in (token..).zip(x.blocks().zip(acc.chunks_exact_mut(self.outputs))) {
+            self.scale(acc);
+            let bits = self.weights.bits() + 15 + ceil_log2(self.inputs) + 16;
+            let (exponent, bits) = gained(loras.clone(), acc, i32::from(self.exponent) + x.exponent.get(), bits);
+            let mut row = RowSum::new(acc, exponent, bits);
+            if let Some(bias) = self.bias {
+                bias.add_to(&mut row);
+            }
+            for lora in loras.clone() {
+                let x = lora.masked(token * self.inputs, x, scratch.masked);
+                lora.add_forward(self.inputs, x, &mut row);
+                lora.add_bias(&mut row);
+            }
+            each(token, row);
         }
-        for lora in loras {
-            let x = lora.masked(token * self.inputs, x, masked);
-            lora.add_forward(self.inputs, x, &mut row);
-            lora.add_bias(&mut row);
-        }
-        row
+        Ok(())
     }
 
     /// Multiplies a row of exact sums by the row scales.
