@@ -1,11 +1,12 @@
 //! Checkpoints: training that stops anywhere goes on bit for bit; what is damaged, or another's, is refused.
 
 use embedded_io::ErrorType;
-use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
-use ranklet::model::{Model, Plan, Scratch, Sequence, Train, Workspace};
+use ranklet::fixed::{Exp, Real};
+use ranklet::layer::normalize::Input;
+use ranklet::model::{Model, Plan, Roles, Scratch, Sequence, Train, Workspace};
 use ranklet::train::{
-    AdamW, CheckpointError, LearnError, Learner, RestoreError, Rule, Schedule, SequenceTarget, Sgd, Trainer,
+    AdamW, CheckpointError, LearnError, Learner, RestoreError, Rule, Schedule, SequenceTarget, Sgd, Target, Trainer,
 };
 use ranklet_cli::image::ImageFile;
 use ranklet_cli::quantize::WeightType;
@@ -128,7 +129,7 @@ fn a_checkpoint_of_immediate_steps_is_shorter() {
     assert!(run(&parts, Some(&half), 2..6) == expected);
     let mut bytes = memory(&whole);
     let (_, learn) = Workspace::new(&mut bytes).split(&whole).expect("planned");
-    assert_eq!(learn.restore(&model, &half).map(|_| ()), Err(RestoreError::Contents));
+    assert_eq!(learn.restore(&model, &half).map(|_| ()), Err(RestoreError::Gradients { expected: 3462, found: 0 }));
 }
 
 #[test]
@@ -200,4 +201,48 @@ fn what_is_damaged_or_anothers_is_refused() {
     assert!(matches!(too_large, Err(RestoreError::Learn(LearnError::TooLarge { .. }))), "{too_large:?}");
     let moments = restore_with(&plan(&file, Train::momentum().rank(3)), &good);
     assert!(matches!(moments, Err(RestoreError::Moments { .. })), "{moments:?}");
+}
+
+/// Gradients of any size, and moments that are given nothing for ever: what a learner writes it takes up again.
+#[test]
+fn every_learner_takes_its_own_checkpoint() {
+    static BASE: ranklet::Image = ranklet::include_image!("../../models/digits/digits.rkl");
+    let model = Model::open(&BASE).expect("a model");
+    let plan = Plan::new(&BASE).expect("a plan").train(Train::adamw().rank(1).on(Roles::HEAD));
+    let pixels = [9_i16; 64];
+    let run = |exponents: &[i16], steps: u32| {
+        let mut memory = vec![0; plan.bytes() + 15];
+        let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
+        let mut learner = learn.fresh(&model, Seed(1)).expect("a learner");
+        let mut trainer = Trainer::new(&model, &mut learner, AdamW::DEFAULT).expect("a trainer");
+        let given = [20_000, -20_000, 0, 0, 1, 2, 3, 4, 5, 6];
+        for &e in exponents {
+            let target = Target::Cotangent(&given, Exp(e));
+            trainer.sample(Input::i16(&pixels, Exp(0)), target, &mut scratch).expect("a sample");
+            trainer.step(&mut scratch).expect("its units");
+        }
+        for _ in 0..steps {
+            let target = Target::Cotangent(&[0; 10], Exp(0));
+            trainer.sample(Input::i16(&pixels, Exp(0)), target, &mut scratch).expect("a sample");
+            trainer.step(&mut scratch).expect("its units");
+        }
+        let mut out = Sink(vec![]);
+        learner.checkpoint(&mut out).expect("between two samples");
+        let mut memory = vec![0; plan.bytes() + 15];
+        let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
+        let mut again = learn.restore(&model, &out.0).expect("its own checkpoint");
+        // And both go on alike.
+        for learner in [&mut learner, &mut again] {
+            let mut trainer = Trainer::new(&model, learner, AdamW::DEFAULT).expect("a trainer");
+            trainer.sample(Input::i16(&pixels, Exp(0)), Target::Class(3), &mut scratch).expect("a sample");
+            trainer.step(&mut scratch).expect("its units");
+        }
+        assert!(learner.high() == again.high() && learner.low() == again.low());
+    };
+    for e in [i16::MIN + 1, -20_000, -9000, -4100, 4200, 9000, 20_000, i16::MAX] {
+        run(&[0, e], 0);
+        run(&[e], 3);
+    }
+    // 0.152 octaves a step: beyond 2^-8192, where checkpoints were once refused.
+    run(&[0], 60_000);
 }

@@ -295,6 +295,62 @@ fn a_prefix_that_no_longer_holds_is_not_found() {
     });
 }
 
+/// What is kept is of the sample that was asked for, whatever came between; of one that another trainer finished, of one whose pairs were set
+/// meanwhile, or that was masked, nothing is.
+#[test]
+fn nothing_is_kept_under_another_samples_name() {
+    let (spec, t) = llama();
+    let file = image(spec, t, WeightType::I8, 7);
+    let mut memory = vec![0; 16 * 1024];
+    let mut flash: Ram<'_> = Ram::new(&mut memory);
+    let mut kept = Prefixes::open(&mut flash, 0..16 * 1024).expect("a stretch");
+    let next = SequenceTarget::Next;
+    let (first, second) = (text(0), text(1));
+    let (first, second) = (Sequence::tokens(&first), Sequence::tokens(&second));
+    learns(&file, Train::adamw().dropout(), |model, learner, scratch| {
+        let middle = model.spec().linears / 2;
+        learner.choose(|site, _| site >= middle).expect("something learns");
+        let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
+        assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(false));
+        steps(&mut trainer, scratch);
+        // Another learner, at its first sample too.
+        learns(&file, Train::adamw(), |model, other, scratch| {
+            other.choose(|site, _| site >= middle).expect("something learns");
+            let mut trainer = Trainer::new(model, other, ADAMW).expect("a trainer");
+            trainer.sequence(second, next, scratch).expect("a sample");
+            steps(&mut trainer, scratch);
+            assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(false));
+        });
+        // One that goes on with another trainer, perhaps beside other adapters.
+        assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(false));
+        let _ = trainer.advance(scratch).expect("a unit");
+        let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
+        steps(&mut trainer, scratch);
+        assert_eq!(trainer.prefix(), None);
+        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(false));
+        // Or with other pairs.
+        assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(false));
+        let _ = trainer.advance(scratch).expect("a unit");
+        let (r, below) = (learner.records()[0], learner.records()[0].site < middle);
+        assert!(below);
+        learner.set(0, (&vec![7; r.a_len()], -3), (&vec![9; r.b_len()], -3)).expect("its shape");
+        let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
+        steps(&mut trainer, scratch);
+        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(false));
+        // A masked one, asked for without.
+        let mut trainer = trainer.dropout(Real::ratio(1, 2)).expect("planned");
+        trainer.sequence(first, next, scratch).expect("a sample");
+        steps(&mut trainer, scratch);
+        let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
+        assert_eq!(trainer.prefix(), None);
+        // And at last an honest one.
+        assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(false));
+        steps(&mut trainer, scratch);
+        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(true));
+        assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(true));
+    });
+}
+
 /// A flash that fails: the sample is not begun, and nothing is counted.
 #[test]
 fn a_failing_flash_leaves_the_learner_as_it_was() {

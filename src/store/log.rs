@@ -5,11 +5,11 @@
 //!   0        4         8        12        16                     0        4          12       16         20        24
 //!   +--------+---------+--------+---------+                      +--------+----------+--------+----------+---------+-------+-----
 //!   | "RKLG" | kind    | turn   | CRC-32  |                      | "rec"0 | key      | length | CRC-32   | CRC-32  | bytes | 0xFF
-//!   |        | u32     | u32    | of 0-11 |                      |        | u64      | u32    | of bytes | of 0-19 |       | …
+//!   |        | u32     | u32    | *       |                      |        | u64      | u32    | of bytes | of 0-19 |       | …
 //!   +--------+---------+--------+---------+                      +--------+----------+--------+----------+---------+-------+-----
 //! ```
 //!
-//! Little-endian. The unit is what the flash reads and writes at once, at least 8 bytes; records may be longer than a page.
+//! Little-endian. *: of bytes 0 to 11, and of the stretch's length. The unit is what the flash reads and writes at once, at least 8 bytes; records may be longer than a page.
 //!
 //! Power may be lost at any moment. A record's head is written first, so that where the next one begins is known even if its
 //! bytes were not written to their end; then they do not have their CRC, and the record counts as not there. A head that was cut short
@@ -58,7 +58,8 @@ pub enum StoreError<E> {
         /// Bytes of the flash.
         capacity: usize,
     },
-    /// It reads or writes more bytes at once, or another number, than can be dealt with: a power of two up to 64.
+    /// It reads or writes more bytes at once, or another number, than can be dealt with: a power of two up to 64; or its pages are not of
+    /// whole units.
     Unit(usize),
     /// There is no room.
     Full {
@@ -85,7 +86,10 @@ impl<E: core::fmt::Debug> core::fmt::Display for StoreError<E> {
                 "{from:#x} to {to:#x} is not a stretch of whole pages ({page} bytes each) of a flash of {capacity} bytes"
             ),
             StoreError::Unit(unit) => {
-                write!(f, "a flash that is read or written {unit} bytes at once; expected a power of two up to {CHUNK}")
+                write!(
+                    f,
+                    "a flash that is read or written {unit} bytes at once; expected a power of two up to {CHUNK}, and pages of a multiple"
+                )
             }
             StoreError::Full { needed, room } => write!(f, "{needed} bytes are needed, and there is room for {room}"),
             StoreError::Length { found, most } => write!(f, "{found} bytes, where there may be {most}"),
@@ -123,7 +127,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log in a stretch of whole pages. One that has no log of this `kind` (a number of the caller's, for what the records mean) counts
+    /// The log in a stretch of whole pages. One that has no log of this `kind` and length (a number of the caller's, for what the records mean) counts
     /// as empty, whatever lies there: it is erased by the first [`append`](Log::append), and not before.
     ///
     /// # Errors
@@ -142,12 +146,15 @@ impl Log {
             }
         }
         let unit = F::READ_SIZE.max(F::WRITE_SIZE).max(8) as u32;
+        if !page.is_multiple_of(unit as usize) {
+            return Err(StoreError::Unit(page));
+        }
         let mut log = Log { from, to, kind, unit, turn: None, end: from, unsure: false };
         let mut piece = Piece([0; CHUNK]);
         fetch(flash, from, piece.first(log.up(HEAD)))?;
         let head = piece.first(HEAD);
         let [magic, found, turn, crc, _] = words(head);
-        if magic == u32::from_le_bytes(MAGIC) && found == kind && crc == checksum(head.get(..12).unwrap_or(&[])) {
+        if magic == u32::from_le_bytes(MAGIC) && found == kind && crc == log.head_crc(head) {
             log.turn = Some(turn);
             log.end = log.walk(flash, log.to, |_| ())?;
         }
@@ -199,7 +206,7 @@ impl Log {
         set(&mut head, 0, u32::from_le_bytes(MAGIC));
         set(&mut head, 4, self.kind);
         set(&mut head, 8, turn);
-        let crc = checksum(head.get(..12).unwrap_or(&[]));
+        let crc = self.head_crc(&head);
         set(&mut head, 12, crc);
         self.put(flash, self.from, &head)?;
         self.turn = Some(turn);
@@ -418,6 +425,14 @@ impl Log {
             }
         }
         Ok(true)
+    }
+
+    /// The CRC of the log's head, and of how long it is: what lies behind a shorter one's end is not known to be erased.
+    fn head_crc(&self, head: &[u8]) -> u32 {
+        let mut crc = CRC.digest();
+        crc.update(head.get(..12).unwrap_or(&[]));
+        crc.update(&(self.to - self.from).to_le_bytes());
+        crc.finalize()
     }
 
     /// Where the first record is.

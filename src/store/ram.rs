@@ -13,6 +13,7 @@ impl<'a, const PAGE: usize> Ram<'a, PAGE> {
     /// What lies there stays: memory that was one before a warm start is one again. Of a last page that is not whole nothing is used.
     #[must_use]
     pub const fn new(bytes: &'a mut [u8]) -> Ram<'a, PAGE> {
+        const { assert!(PAGE > 0, "a page has bytes") };
         Ram { bytes }
     }
 }

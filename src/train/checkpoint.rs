@@ -57,6 +57,14 @@ impl<E: core::fmt::Debug> core::error::Error for CheckpointError<E> {}
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum RestoreError {
+    /// It was written with other gradients: by a plan that makes a step after every sample (`Train::immediate`) where this one gathers them, or
+    /// where B alone learns (`Train::only_b`), or the other way round.
+    Gradients {
+        /// Elements, by the plan.
+        expected: usize,
+        /// Those of the checkpoint.
+        found: usize,
+    },
     /// It was written with another number of moments, or with both matrices learning where B alone is to, or the other way round.
     Moments {
         /// Elements of the first and second moment, by the plan.
@@ -106,6 +114,11 @@ impl core::fmt::Display for RestoreError {
                 "the checkpoint has {} and {} elements of moments, the plan made room for {} and {}: plan with the optimizer and \
                  the matrices it was written with",
                 found.0, found.1, expected.0, expected.1
+            ),
+            RestoreError::Gradients { expected, found } => write!(
+                f,
+                "the checkpoint has {found} elements of gradients, the plan {expected}: plan as it was written, with or without \
+                 Train::immediate and Train::only_b"
             ),
             RestoreError::Magic => write!(f, "not a checkpoint"),
             RestoreError::Version { found } => write!(f, "a checkpoint of version {found}; known is {VERSION}"),
@@ -278,8 +291,12 @@ impl<'a> Learn<'a> {
         }
         let train = this.train;
         let learns: usize = this.records.iter().map(|r| train.learns_of(r)).sum();
-        if at != parameters || learning != if train.immediate { 0 } else { learns } {
+        if at != parameters {
             return Err(RestoreError::Contents);
+        }
+        let expected = if train.immediate { 0 } else { learns };
+        if learning != expected {
+            return Err(RestoreError::Gradients { expected, found: learning });
         }
         let mut learner = this.start(model).map_err(RestoreError::Learn)?;
         parts.fill(learner.states);

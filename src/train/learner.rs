@@ -140,6 +140,8 @@ pub(crate) struct Under {
     pub(crate) loss: Real,
     /// What runs its units.
     pub(crate) run: Option<Run>,
+    /// Whether it went on with another trainer, or with other pairs, than it began with.
+    pub(crate) changed: bool,
 }
 
 /// Tensors that are updated together: all, or those of one block.
@@ -204,6 +206,12 @@ impl Learner<'_> {
         self.steps
     }
 
+    /// Samples of a batch that is half gathered.
+    #[must_use]
+    pub const fn pending(&self) -> u32 {
+        self.pending
+    }
+
     /// The gradient accumulators of record `index`, A's and B's: values and their exponent. They are emptied by each
     /// optimizer step; none of a tensor without room for one. `None` where there is no such record.
     #[must_use]
@@ -227,6 +235,7 @@ impl Learner<'_> {
         let (na, nb) = r.map_or((0, 0), |r| (r.a_len(), r.b_len()));
         crate::layer::exactly("A", na, a.0.len())?;
         crate::layer::exactly("B", nb, b.0.len())?;
+        self.sequence.changed = true;
         for (half, (values, exponent)) in [a, b].into_iter().enumerate() {
             if let Some(mut t) = self.tensor(2 * index + half) {
                 t.master.set(values, exponent);

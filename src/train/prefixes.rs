@@ -140,8 +140,11 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             return Ok(false);
         }
         let Some((key, number)) = kept.asked.take() else { return Ok(false) };
-        let of_another = number != self.learner.samples;
-        let Some(prefix) = self.prefix().filter(|_| !of_another) else { return Ok(false) };
+        // Of another sample, of another learner, or of other adapters by now.
+        if number != self.learner.samples || self.prefix_key() != Some(key) {
+            return Ok(false);
+        }
+        let Some(prefix) = self.prefix() else { return Ok(false) };
         let (exponents, mantissas) = (prefix.exponents.as_bytes(), prefix.mantissas.as_bytes());
         let fill = |at: usize, piece: &mut [u8]| {
             let from = exponents.iter().chain(mantissas).skip(at);

@@ -56,7 +56,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
 
     /// What the last sequence brought to the lowest block that learns, to be kept and given to [`behind`](Trainer::behind) when the same
     /// sequence comes again: the blocks below need not run then. `None` in the middle of a sample, before the first, with dropout, where
-    /// the first block learns, in a lean plan, for a network with encoder and decoder, and for a 32-bit residual stream.
+    /// the first block learns, in a lean plan, where another trainer finished the sample, for a network with encoder and decoder, and for a 32-bit residual stream.
     ///
     /// It stays right as long as nothing below changes: what is frozen there, and the adapters beside. (Kept for samples that are
     /// seen again and again: Skip2-LoRA, arXiv:2410.21073.)
@@ -64,9 +64,10 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     pub fn prefix(&mut self) -> Option<Prefix<'_>> {
         let spec = self.model.spec();
         let (t, plan) = (spec.transformer()?, self.learner.plan?);
-        let Under { own, run, .. } = self.learner.sequence;
+        let Under { own, run, changed, .. } = self.learner.sequence;
         let shape = LearnShape::of(spec, t, plan);
-        if self.learner.phase != Phase::Idle || run.is_none() || !self.has_prefix(t, &shape) {
+        let other = changed || run.is_none() || !self.learner.mask.p.is_zero();
+        if self.learner.phase != Phase::Idle || other || !self.has_prefix(t, &shape) {
             return None;
         }
         let course = course(self.learner, t);
@@ -185,7 +186,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
             }
         };
         self.learner.sequence =
-            Under { own: sequence.len(), source: from, objective, loss: Real::ZERO, run: Some(run) };
+            Under { own: sequence.len(), source: from, objective, loss: Real::ZERO, run: Some(run), changed: false };
         self.begin(aim);
         let course = course(self.learner, &t);
         let mut unit = course.start();

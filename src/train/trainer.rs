@@ -156,6 +156,8 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         }
         optimizer.check().map_err(|name| TrainError::Hyperparameter { name })?;
         learner.adopt(optimizer.tag());
+        // A sample that is half done may go on beside other adapters than it began with.
+        learner.sequence.changed |= learner.phase != Phase::Idle;
         Ok(Trainer {
             model,
             learner,

@@ -65,6 +65,18 @@ fn keeps_what_it_is_given() {
     works::<1024, 64>(true);
 }
 
+/// What lies behind a shorter one's end may be anything: a longer stretch is another log.
+#[test]
+fn a_longer_stretch_is_another_log() {
+    let mut flash = Mock::<256, 4>::new(4, true);
+    let mut short = Log::open(&mut flash, 0..512, KIND).unwrap();
+    append(&mut short, &mut flash, 1, 400).unwrap();
+    let mut long = Log::open(&mut flash, 0..1024, KIND).unwrap();
+    assert_eq!(keys(&long, &mut flash), []);
+    (2..5).for_each(|key| append(&mut long, &mut flash, key, 200).unwrap());
+    assert_eq!(keys(&Log::open(&mut flash, 0..1024, KIND).unwrap(), &mut flash), [2, 3, 4]);
+}
+
 #[test]
 fn ram_is_a_flash() {
     let mut bytes = [0_u8; 200];

@@ -54,6 +54,8 @@ pub struct FlashReservoir {
     /// The number of this start, once it has been written down.
     started: bool,
     session: u32,
+    /// Whether the other log may have taken over in flash, though that was told to have failed.
+    doubtful: bool,
 }
 
 /// The place of what is no sample: a start.
@@ -113,7 +115,7 @@ impl FlashReservoir {
             offered = offered.saturating_add(offered / others);
         }
         let draw = Draw::new(seed, session, offered);
-        Ok(FlashReservoir { logs, now, places, seed, draw, started: false, session })
+        Ok(FlashReservoir { logs, now, places, seed, draw, started: false, session, doubtful: false })
     }
 
     /// Offers a sample; returns whether it is kept.
@@ -213,6 +215,11 @@ impl FlashReservoir {
         let fill = |at: usize, piece: &mut [u8]| {
             piece.iter_mut().zip(bytes.get(at..).unwrap_or(&[])).for_each(|(to, &b)| *to = b);
         };
+        if self.doubtful {
+            let [first, second] = &mut self.logs;
+            (if self.now == 0 { second } else { first }).erase(flash)?;
+            self.doubtful = false;
+        }
         match self.log_mut().append(flash, key, bytes.len(), fill) {
             Err(StoreError::Full { .. }) => {
                 self.move_over(flash)?;
@@ -251,8 +258,9 @@ impl FlashReservoir {
                 before = Some(record);
             }
         }
+        self.doubtful = true;
         new.commit(flash, old.turn().map_or(1, |turn| turn.wrapping_add(1)))?;
-        self.now = 1 - self.now;
+        (self.now, self.doubtful) = (1 - self.now, false);
         Ok(())
     }
 }

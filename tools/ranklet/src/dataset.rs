@@ -111,7 +111,7 @@ pub fn targets(file: &Checkpoint, loss: LossKind, rows: usize, outputs: usize) -
 fn classes(file: &Checkpoint, rows: usize, outputs: usize) -> Result<Vec<usize>> {
     let t = file.i64s("labels")?;
     if t.data.len() != rows || t.shape.len() != 1 {
-        return Err(file.wrong_shape("labels", &t.shape, &format!("({rows}), one per row of `inputs`")).into());
+        return Err(file.wrong_shape("labels", &t.shape, &format!("({rows}), one per row")).into());
     }
     let class = |(row, &label): (usize, &i64)| match usize::try_from(label) {
         Ok(class) if class < outputs => Ok(class),
@@ -125,7 +125,7 @@ fn flat(file: &Checkpoint, name: &str, found: &[usize], rows: usize, outputs: us
     if found == [rows, outputs] || (outputs == 1 && found == [rows]) {
         return Ok(());
     }
-    Err(file.wrong_shape(name, found, &format!("({rows}, {outputs}), (rows of `inputs`, outputs)")).into())
+    Err(file.wrong_shape(name, found, &format!("({rows}, {outputs}), (rows, outputs)")).into())
 }
 
 /// The loss that fits a head.

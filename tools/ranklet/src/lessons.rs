@@ -108,7 +108,10 @@ fn tokens(file: &Checkpoint, model: &Model<'_>, batch: &Batch) -> Result<Vec<Ans
             labels.rotate_left(1);
             labels.last_mut().into_iter().for_each(|l| *l = IGNORE);
         }
-        ensure!(labels.iter().any(|&l| l != IGNORE), "{path}: row {row} tells nothing: all its labels are {NOT_TOLD}");
+        ensure!(
+            labels.iter().any(|&l| l != IGNORE),
+            "{path}: row {row} tells nothing: no token has a label that could be learned (all are {NOT_TOLD}, or only the first, which nothing precedes)"
+        );
         Ok(Answer::Tokens(labels))
     };
     all.chunks_exact(batch.length).enumerate().map(answer).collect()

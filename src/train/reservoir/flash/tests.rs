@@ -151,6 +151,44 @@ fn an_error_costs_one_sample() {
     }
 }
 
+/// An error at any moment, in the midst of moving over, too: whatever is acknowledged afterwards is there after a start.
+#[test]
+fn errors_lose_nothing_that_was_acknowledged() {
+    for cut in 0..700 {
+        let mut flash = Flash::new(8, false);
+        let mut r = open(&mut flash);
+        flash.cut = Some(cut);
+        let mut held_now = [None; 5];
+        for n in 0..150 {
+            let before = r.draw;
+            match r.offer(&mut flash, &sample(n)) {
+                Ok(true) => held_now[before.place(5).unwrap()] = Some(n),
+                Ok(false) => {}
+                Err(_) => flash.cut = None,
+            }
+        }
+        flash.cut = None;
+        let found = held(&mut open(&mut flash), &mut flash);
+        assert_eq!(found, held_now.iter().flatten().copied().collect(), "{cut}");
+    }
+}
+
+/// A sample counts until the flash has forgotten it.
+#[test]
+fn clearing_that_fails_forgets_nothing_by_halves() {
+    for cut in 0..20 {
+        let mut flash = Flash::new(8, false);
+        let mut r = open(&mut flash);
+        (0..5).for_each(|n| assert_eq!(r.offer(&mut flash, &sample(n)), Ok(true)));
+        flash.cut = Some(flash.done + cut);
+        let cleared = r.clear(&mut flash).is_ok();
+        flash.cut = None;
+        assert_eq!(r.is_empty(), cleared);
+        let found = held(&mut open(&mut flash), &mut flash);
+        assert!(found.is_empty() || !cleared && found.len() == 5, "{cut} {found:?}");
+    }
+}
+
 proptest! {
     /// Power goes anywhere, in the midst of moving over, too: what is held then is what was held before or after, and it goes on.
     #[test]

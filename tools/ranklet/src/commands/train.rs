@@ -246,8 +246,9 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     let (parts, log) = (trained.parts, &journal.steps);
     if log.is_empty() {
         bail!(
-            "nothing to do: the checkpoint has made the {} steps that were asked for; give more --steps or --epochs",
-            recipe.steps
+            "nothing to do: the checkpoint has made {} steps, and {} were asked for; give more --steps, --epochs or --stop",
+            trained.steps,
+            recipe.stop.min(recipe.steps)
         );
     }
 

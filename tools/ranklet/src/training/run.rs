@@ -84,6 +84,13 @@ pub fn train(
             if let Some(norm) = recipe.clip {
                 trainer = trainer.clip(norm);
             }
+            if trainer.learner().pending() > 0 {
+                let (pending, batch) = (trainer.learner().pending(), recipe.batch);
+                bail!(
+                    "the checkpoint is in the middle of a batch, behind {pending} samples; `ranklet train` goes on behind whole steps \
+                     (here of {batch} samples): let the device make its step first (Trainer::flush)"
+                );
+            }
             // A checkpoint has come so far; what it has seen of its epoch is not shown again.
             let per_epoch = steps_per_epoch(material.len(), recipe.batch);
             let mut step = trainer.learner().steps();
