@@ -4,7 +4,7 @@
 //! N of all samples that were ever offered, each with the same probability, whatever their number ("algorithm R": Vitter, "Random sampling
 //! with a reservoir", 1985); after every new sample some of them are trained on once more.
 //!
-//! `examples/replay.rs` shows what is forgotten without it. [`flash`] has one whose samples outlast a power loss; `draw` is what chance decides
+//! `examples/replay.rs` shows what is forgotten without it. `flash` has one whose samples outlast a power loss; `draw` is what chance decides
 //! in both.
 
 mod draw;

@@ -55,8 +55,11 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     }
 
     /// What the last sequence brought to the lowest block that learns, to be kept and given to [`behind`](Trainer::behind) when the same
-    /// sequence comes again: the blocks below need not run then. `None` in the middle of a sample, before the first, with dropout, where
-    /// the first block learns, in a lean plan, where another trainer finished the sample, for a network with encoder and decoder, and for a 32-bit residual stream.
+    /// sequence comes again: the blocks below need not run then. With the feature `store`, `recall` and `keep` do both, and
+    /// notice what has changed.
+    ///
+    /// `None` in the middle of a sample, before the first, where another trainer finished it, or where it was only measured; with dropout;
+    /// where the first block learns; in a lean plan; for a network with encoder and decoder; for a 32-bit residual stream.
     ///
     /// It stays right as long as nothing below changes: what is frozen there, and the adapters beside. (Kept for samples that are
     /// seen again and again: Skip2-LoRA, arXiv:2410.21073.)
@@ -84,8 +87,7 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     ///
     /// # Errors
     /// [`TrainError::Prefix`] where it is of another length, of another block than the lowest that learns, or where there is none; and as
-    /// `sequence`. The
-    /// adapter and its gradients are unchanged.
+    /// `sequence`. The adapter and its gradients are unchanged.
     pub fn behind(
         &mut self,
         prefix: Prefix<'_>,

@@ -184,11 +184,11 @@ pub struct Transformer {
     pub end: u32,
     /// What fills a sequence, or [`NO_TOKEN`].
     pub pad: u32,
-    /// Section of the rotary angles, or [`NONE`].
+    /// Section of the rotary angles, or [`NONE`](crate::image::layout::NONE).
     pub rope: u16,
-    /// Sections of the relative biases of encoder and decoder, or [`NONE`].
+    /// Sections of the relative biases of encoder and decoder, or [`NONE`](crate::image::layout::NONE).
     pub bias: [u16; 2],
-    /// Sections of their buckets, or [`NONE`].
+    /// Sections of their buckets, or [`NONE`](crate::image::layout::NONE).
     pub buckets: [u16; 2],
 }
 
@@ -222,7 +222,7 @@ pub struct BlockSites {
 pub struct NormSpec {
     /// Of the weight.
     pub weight: u16,
-    /// Of the bias, or [`NONE`].
+    /// Of the bias, or [`NONE`](crate::image::layout::NONE).
     pub bias: u16,
 }
 
