@@ -313,7 +313,27 @@ fn training_that_stops_goes_on() {
         let e = format!("{:#}", train("x.rkl", more).unwrap_err());
         assert!(e.contains(part) && !place.path("x.rkl").exists(), "{e}");
     };
-    refused(&["--resume", &two, "--stop", "46"], "nothing to do");
+    refused(&["--resume", &two, "--stop", "30"], "has made 46 steps, and 30 were asked for");
+    refused(&["--resume", &two, "--only-b"], "elements of gradients");
+    // One that a device has left in the middle of a batch.
+    {
+        use ranklet::model::{Model, Plan, Roles, Sequence, Train, Workspace};
+        use ranklet::train::{AdamW, SequenceTarget, Target, Trainer};
+        let file = ImageFile::open(Path::new(&image)).unwrap();
+        let model: Model<'_> = file.model().unwrap();
+        let plan = Plan::new(model.bytes()).unwrap().train(Train::adamw().rank(4).on(Roles::Q.or(Roles::V)));
+        let mut memory = vec![0; plan.bytes() + 15];
+        let (mut scratch, learn) = Workspace::new(&mut memory).split(&plan).unwrap();
+        let mut learner = learn.fresh(&model, ranklet::Seed(1)).unwrap();
+        let mut trainer = Trainer::new(&model, &mut learner, AdamW::DEFAULT).unwrap().accumulate(3);
+        let (text, target) = (Sequence::tokens(&[1, 2, 3]), SequenceTarget::At(2, Target::Class(1)));
+        trainer.pair(text, text, target, &mut scratch).unwrap();
+        trainer.step(&mut scratch).unwrap();
+        let mut out = ranklet_cli::image::Sink(vec![]);
+        learner.checkpoint(&mut out).unwrap();
+        place.write("pending.ckpt", &out.0);
+    }
+    refused(&["--resume", &place.str("pending.ckpt")], "in the middle of a batch, behind 1 samples");
     refused(&["--resume", &place.str("end.rkl")], "not a checkpoint");
     let whole = std::fs::read(&two).unwrap();
     place.write("cut.ckpt", &whole[..whole.len() - 9]);

@@ -157,7 +157,7 @@ pub fn parameters(model: &Model<'_>) -> u64 {
 
 /// A writer of the standard library, as the core's emitter takes it.
 #[derive(Debug, Default)]
-pub(crate) struct Sink<W>(pub(crate) W);
+pub struct Sink<W>(pub W);
 
 impl<W> embedded_io::ErrorType for Sink<W> {
     type Error = std::io::Error;
