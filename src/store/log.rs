@@ -127,8 +127,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log in a stretch of whole pages. One that has no log of this `kind` and length (a number of the caller's, for what the records mean) counts
-    /// as empty, whatever lies there: it is erased by the first [`append`](Log::append), and not before.
+    /// The log in a stretch of whole pages. A stretch that has no log of this length and `kind` (a number of the caller's, for what the
+    /// records mean) counts as empty, whatever lies there: it is erased by the first [`append`](Log::append), and not before.
     ///
     /// # Errors
     /// [`StoreError::Stretch`], [`StoreError::Unit`], [`StoreError::Flash`].
