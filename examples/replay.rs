@@ -94,7 +94,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut all = [0.0; 3];
     let kinds = ["each seen once", "with replay", "… from flash"];
     let mut memory = vec![0; 16 * 1024];
-    let mut flash: Ram<'_, 1024> = Ram::new(&mut memory);
+    let mut flash: Ram<'_, 1024> = Ram::with_pages(&mut memory);
     for ((arena, kind), mean) in ARENAS.iter().zip(kinds).zip(&mut all) {
         let (mut scratch, learn) = arena.take()?.split(&PLAN)?;
         let mut mine = learn.fresh(&model, Seed(7))?;

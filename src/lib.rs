@@ -61,6 +61,6 @@ pub use fixed::hash::Seed;
 pub use fixed::{Block, Exp, Real};
 pub use image::Image;
 pub use layer::normalize::Input;
-pub use model::{Active, Adapter, Arena, Model, Plan, Roles, Scratch, Train};
+pub use model::{Active, Adapter, Arena, Model, Plan, Roles, Scratch, Sequence, Train};
 #[cfg(feature = "train")]
-pub use train::{AdamW, Learner, Schedule, Sgd, Target, Trainer};
+pub use train::{AdamW, Learner, Schedule, SequenceTarget, Sgd, Target, Trainer};

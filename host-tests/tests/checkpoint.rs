@@ -101,9 +101,10 @@ fn training_goes_on_bit_for_bit_from_anywhere() {
     }
 }
 
-/// Where every sample makes a step there is nothing accumulated to be written.
+/// Behind a step there is nothing accumulated to be written: whoever goes on may do so in another plan, and what it comes to is the same
+/// to the bit. In the middle of a batch there is, and a plan that takes no batches refuses it; as one where A learns, one where it did not.
 #[test]
-fn a_checkpoint_of_immediate_steps_is_shorter() {
+fn a_checkpoint_goes_from_plan_to_plan() {
     let file = file();
     let model = file.model().expect("a model");
     let run = |plan: &Plan<'_>, from: Option<&[u8]>, samples: std::ops::Range<u32>| {
@@ -122,14 +123,41 @@ fn a_checkpoint_of_immediate_steps_is_shorter() {
         }
         written(&learner)
     };
-    let (whole, parts) = (plan(&file, Train::adamw().rank(3)), plan(&file, Train::adamw().rank(3).immediate()));
-    let expected = run(&parts, None, 0..6);
-    let half = run(&parts, None, 0..2);
-    assert!(half.len() < run(&whole, None, 0..2).len());
-    assert!(run(&parts, Some(&half), 2..6) == expected);
-    let mut bytes = memory(&whole);
-    let (_, learn) = Workspace::new(&mut bytes).split(&whole).expect("planned");
-    assert_eq!(learn.restore(&model, &half).map(|_| ()), Err(RestoreError::Gradients { expected: 3462, found: 0 }));
+    let room = Train::adamw().rank(3);
+    let plans = [room, room.immediate(), room.lean(), room.immediate().lean()].map(|room| plan(&file, room));
+    let expected = run(&plans[0], None, 0..6);
+    let half = run(&plans[0], None, 0..2);
+    for first in &plans {
+        assert!(run(first, None, 0..2) == half);
+        for then in &plans {
+            assert!(run(then, Some(&run(first, None, 0..2)), 2..6) == expected);
+        }
+    }
+    let refused = |room: Train, bytes: &[u8]| {
+        let plan = plan(&file, room);
+        let mut memory = memory(&plan);
+        let (_, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
+        learn.restore(&model, bytes).map(|_| ()).expect_err("of another plan")
+    };
+    let mut bytes = memory(&plans[0]);
+    let (mut scratch, learn) = Workspace::new(&mut bytes).split(&plans[0]).expect("planned");
+    let mut learner = learn.fresh(&model, Seed(3)).expect("a learner");
+    let mut trainer = Trainer::new(&model, &mut learner, AdamW::DEFAULT).expect("a trainer").accumulate(3);
+    trainer.sequence(Sequence::tokens(&[1, 2, 3]), SequenceTarget::Next, &mut scratch).expect("a sample");
+    trainer.step(&mut scratch).expect("its units");
+    let pending = written(&learner);
+    assert!(pending.len() > half.len());
+    assert_eq!(refused(room.immediate(), &pending), RestoreError::Batch { pending: 1 });
+    let only_b = run(&plan(&file, room.only_b()), None, 0..2);
+    assert!(matches!(refused(room, &only_b), RestoreError::Matrices { .. }));
+    assert!(matches!(refused(room.only_b(), &half), RestoreError::Moments { .. }));
+    let sgd = {
+        let plan = plan(&file, Train::sgd().rank(3).only_b());
+        let mut memory = memory(&plan);
+        let (_, learn) = Workspace::new(&mut memory).split(&plan).expect("planned");
+        written(&learn.fresh(&model, Seed(3)).expect("a learner"))
+    };
+    assert!(matches!(refused(Train::sgd().rank(3), &sgd), RestoreError::Matrices { .. }));
 }
 
 #[test]

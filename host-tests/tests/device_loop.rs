@@ -7,8 +7,8 @@ use ranklet::layer::normalize::Input;
 use ranklet::model::{Model, Plan, Scratch, Sequence, Train, Workspace};
 use ranklet::store::{Ram, StoreError};
 use ranklet::train::{
-    AdamW, Answers, IGNORE, Learner, Optimizer, Pack, Prefixes, RecallError, Score, SequenceTarget, Target, TrainError,
-    Trainer,
+    AdamW, Answers, IGNORE, Keep, Learner, Optimizer, Pack, Prefixes, RecallError, Score, SequenceTarget, Target,
+    TrainError, Trainer,
 };
 use ranklet_cli::image::ImageFile;
 use ranklet_cli::lessons::{Answer, Lesson, measure};
@@ -209,7 +209,7 @@ fn kept_prefixes_change_no_bit() {
                     let middle = model.spec().linears / 2;
                     learner.choose(|site, _| site >= middle).expect("something learns");
                     let mut flash = vec![0; bytes.max(64)];
-                    let mut ram: Ram<'_> = Ram::new(&mut flash);
+                    let mut ram = Ram::new(&mut flash);
                     let end = (bytes.max(64) / 64 * 64) as u32;
                     let mut kept = Prefixes::open(&mut ram, 0..end).expect("a stretch");
                     let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
@@ -223,8 +223,9 @@ fn kept_prefixes_change_no_bit() {
                         units += more;
                         losses.push(loss);
                         let now = trainer.keep(&mut kept, &mut ram).expect("flash");
-                        assert_eq!(now, !known && n < holds);
-                        assert_eq!(trainer.keep(&mut kept, &mut ram), Ok(false), "once");
+                        let there = |n: usize| if n < holds { Keep::Kept } else { Keep::Full };
+                        assert_eq!(now, if known { Keep::Nothing } else { there(n) });
+                        assert_eq!(trainer.keep(&mut kept, &mut ram), Ok(Keep::Nothing), "once");
                     }
                     (units, found, losses, planes(learner))
                 })
@@ -261,7 +262,7 @@ fn a_prefix_that_no_longer_holds_is_not_found() {
         let middle = model.spec().linears / 2;
         let ids = text(0);
         let mut asked = |learner: &mut Learner<'_>, ids: &[u32], flash: &mut Vec<u8>, dropout: bool| {
-            let mut ram: Ram<'_> = Ram::new(flash);
+            let mut ram = Ram::new(flash);
             let mut kept = Prefixes::open(&mut ram, 0..16 * 1024).expect("a stretch");
             let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
             if dropout {
@@ -270,9 +271,9 @@ fn a_prefix_that_no_longer_holds_is_not_found() {
             let found = trainer
                 .recall(&mut kept, &mut ram, Sequence::tokens(ids), SequenceTarget::Next, scratch)
                 .expect("a sample");
-            assert_eq!(trainer.keep(&mut kept, &mut ram), Ok(false), "in the middle of the sample");
+            assert_eq!(trainer.keep(&mut kept, &mut ram), Ok(Keep::Nothing), "in the middle of the sample");
             steps(&mut trainer, scratch);
-            (found, trainer.keep(&mut kept, &mut ram).expect("flash"))
+            (found, trainer.keep(&mut kept, &mut ram).expect("flash") == Keep::Kept)
         };
         learner.choose(|site, _| site >= middle).expect("something learns");
         assert_eq!(asked(learner, &ids, &mut flash, false), (false, true));
@@ -302,7 +303,7 @@ fn nothing_is_kept_under_another_samples_name() {
     let (spec, t) = llama();
     let file = image(spec, t, WeightType::I8, 7);
     let mut memory = vec![0; 16 * 1024];
-    let mut flash: Ram<'_> = Ram::new(&mut memory);
+    let mut flash = Ram::new(&mut memory);
     let mut kept = Prefixes::open(&mut flash, 0..16 * 1024).expect("a stretch");
     let next = SequenceTarget::Next;
     let (first, second) = (text(0), text(1));
@@ -319,7 +320,7 @@ fn nothing_is_kept_under_another_samples_name() {
             let mut trainer = Trainer::new(model, other, ADAMW).expect("a trainer");
             trainer.sequence(second, next, scratch).expect("a sample");
             steps(&mut trainer, scratch);
-            assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(false));
+            assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(Keep::Nothing));
         });
         // One that goes on with another trainer, perhaps beside other adapters.
         assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(false));
@@ -327,7 +328,7 @@ fn nothing_is_kept_under_another_samples_name() {
         let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
         steps(&mut trainer, scratch);
         assert_eq!(trainer.prefix(), None);
-        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(false));
+        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(Keep::Nothing));
         // Or with other pairs.
         assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(false));
         let _ = trainer.advance(scratch).expect("a unit");
@@ -336,7 +337,7 @@ fn nothing_is_kept_under_another_samples_name() {
         learner.set(0, (&vec![7; r.a_len()], -3), (&vec![9; r.b_len()], -3)).expect("its shape");
         let mut trainer = Trainer::new(model, learner, ADAMW).expect("a trainer");
         steps(&mut trainer, scratch);
-        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(false));
+        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(Keep::Nothing));
         // A masked one, asked for without.
         let mut trainer = trainer.dropout(Real::ratio(1, 2)).expect("planned");
         trainer.sequence(first, next, scratch).expect("a sample");
@@ -346,7 +347,7 @@ fn nothing_is_kept_under_another_samples_name() {
         // And at last an honest one.
         assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(false));
         steps(&mut trainer, scratch);
-        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(true));
+        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(Keep::Kept));
         assert_eq!(trainer.recall(&mut kept, &mut flash, first, next, scratch), Ok(true));
     });
 }
@@ -392,7 +393,7 @@ fn a_failing_flash_leaves_the_learner_as_it_was() {
         assert_eq!(trainer.recall(&mut kept, &mut flash, Sequence::tokens(&ids), next, scratch), Ok(false));
         steps(&mut trainer, scratch);
         // What is written is lost, and reading fails from now on.
-        trainer.keep(&mut kept, &mut flash).expect("it says that it has written");
+        assert_eq!(trainer.keep(&mut kept, &mut flash), Ok(Keep::Kept), "it says that it has written");
         let before = (planes(trainer.learner()), trainer.learner().samples());
         let failed = trainer.recall(&mut kept, &mut flash, Sequence::tokens(&ids), next, scratch);
         assert_eq!(failed, Err(RecallError::Store(StoreError::Flash(NorFlashErrorKind::Other))));

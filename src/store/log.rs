@@ -247,6 +247,7 @@ impl Log {
 
     /// Copies a record of another log behind those of this one, which was erased and has no head yet; returns whether its bytes were
     /// sound: it is not there otherwise.
+    #[cfg(feature = "train")]
     pub(crate) fn copy<F: NorFlash>(
         &mut self,
         flash: &mut F,

@@ -9,10 +9,19 @@ pub struct Ram<'a, const PAGE: usize = 64> {
     bytes: &'a mut [u8],
 }
 
-impl<'a, const PAGE: usize> Ram<'a, PAGE> {
-    /// What lies there stays: memory that was one before a warm start is one again. Of a last page that is not whole nothing is used.
+impl<'a> Ram<'a> {
+    /// With pages of 64 bytes. What lies there stays: memory that was one before a warm start is one again. Of a last page that is not whole
+    /// nothing is used.
     #[must_use]
-    pub const fn new(bytes: &'a mut [u8]) -> Ram<'a, PAGE> {
+    pub const fn new(bytes: &'a mut [u8]) -> Ram<'a> {
+        Ram::with_pages(bytes)
+    }
+}
+
+impl<'a, const PAGE: usize> Ram<'a, PAGE> {
+    /// As [`new`](Ram::new), with pages of `PAGE` bytes. What lies there stays: memory that was one before a warm start is one again. Of a last page that is not whole nothing is used.
+    #[must_use]
+    pub const fn with_pages(bytes: &'a mut [u8]) -> Ram<'a, PAGE> {
         const { assert!(PAGE > 0, "a page has bytes") };
         Ram { bytes }
     }

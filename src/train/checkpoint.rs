@@ -4,10 +4,11 @@
 //! moments, and the counts that seeds and schedules go by. It is of one firmware for itself, where an image is an exchange format.
 //!
 //! ```text
-//! offset  0: "RKLTRAIN"        8: version u16, optimizer u8, zero u8          12: records u32, parameters u32
+//! offset  0: "RKLTRAIN"        8: version u16, optimizer u8, gathered u8      12: records u32, parameters u32
 //!        20: first moments u32, second moments u32        28: samples u32, steps u32, moment steps u32, pending samples u32
-//!        44: source fingerprint, 16 bytes                 60: gradient elements u32
-//!        64: records; states, 16 bytes a tensor; high i16, low i16, gradient i32, first i16, second u16, an element each
+//!        44: source fingerprint, 16 bytes                 60: elements that learn u32
+//!        64: records; states, 16 bytes a tensor; high i16, low i16, gradient i32 (where a batch is half gathered), first i16,
+//!            second u16, an element each
 //!        then CRC-32 of everything before it
 //! ```
 //!
@@ -25,7 +26,7 @@ use embedded_io::Write;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const MAGIC: [u8; 8] = *b"RKLTRAIN";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Bytes before the records.
 const HEADER: usize = 64;
 const CRC_BYTES: usize = 4;
@@ -57,10 +58,14 @@ impl<E: core::fmt::Debug> core::error::Error for CheckpointError<E> {}
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// It was written with other gradients: by a plan that makes a step after every sample (`Train::immediate`) where this one gathers them, or
-    /// where B alone learns (`Train::only_b`), or the other way round.
-    Gradients {
-        /// Elements, by the plan.
+    /// A batch is half gathered, and the plan makes a step after every sample (`Train::immediate`).
+    Batch {
+        /// Samples of it.
+        pending: u32,
+    },
+    /// It was written where B alone learns (`Train::only_b`), and the plan is for A and B, or the other way round.
+    Matrices {
+        /// Elements that learn, by the plan.
         expected: usize,
         /// Those of the checkpoint.
         found: usize,
@@ -115,10 +120,15 @@ impl core::fmt::Display for RestoreError {
                  the matrices it was written with",
                 found.0, found.1, expected.0, expected.1
             ),
-            RestoreError::Gradients { expected, found } => write!(
+            RestoreError::Batch { pending } => write!(
                 f,
-                "the checkpoint has {found} elements of gradients, the plan {expected}: plan as it was written, with or without \
-                 Train::immediate and Train::only_b"
+                "the checkpoint is in the middle of a batch, behind {pending} samples, and the plan makes a step after every one \
+                 (Train::immediate): plan without it, or make the batch's step first (Trainer::flush)"
+            ),
+            RestoreError::Matrices { expected, found } => write!(
+                f,
+                "in the checkpoint {found} elements learn, by the plan {expected}: where B alone learned go on with B alone \
+                 (Train::only_b, --only-b), and only there"
             ),
             RestoreError::Magic => write!(f, "not a checkpoint"),
             RestoreError::Version { found } => write!(f, "a checkpoint of version {found}; known is {VERSION}"),
@@ -143,9 +153,9 @@ impl core::fmt::Display for RestoreError {
 impl core::error::Error for RestoreError {}
 
 impl Learner<'_> {
-    /// What has been accumulated between two samples: nothing where every sample makes a step.
+    /// What has been accumulated between two samples: nothing behind a step.
     const fn accumulated(&self) -> &[i32] {
-        if self.train.immediate { &[] } else { self.gradient }
+        if self.pending > 0 { self.gradient } else { &[] }
     }
 
     /// Bytes of a checkpoint.
@@ -170,7 +180,7 @@ impl Learner<'_> {
         let mut out = Summed { out, digest: CRC.digest() };
         out.put(&MAGIC)?;
         out.put(&VERSION.to_le_bytes())?;
-        out.put(&[self.optimizer, 0])?;
+        out.put(&[self.optimizer, u8::from(self.pending > 0)])?;
         let lengths = [self.records.len(), self.high.len(), self.first.len(), self.second.len()];
         for length in lengths {
             out.put(&(length as u32).to_le_bytes())?;
@@ -179,7 +189,8 @@ impl Learner<'_> {
             out.put(&count.to_le_bytes())?;
         }
         out.put(&self.source().0)?;
-        out.put(&(self.accumulated().len() as u32).to_le_bytes())?;
+        let learning: usize = self.records.iter().map(|r| self.train.learns_of(r)).sum();
+        out.put(&(learning as u32).to_le_bytes())?;
         out.put(self.records.as_bytes())?;
         out.put(self.states.as_bytes())?;
         out.put(self.high.as_bytes())?;
@@ -243,14 +254,15 @@ impl<'a> Learn<'a> {
         if found != VERSION {
             return Err(RestoreError::Version { found });
         }
-        let optimizer = parts.take(2).first().copied().unwrap_or(0);
+        let &[optimizer, gathered] = parts.take(2).first_chunk().unwrap_or(&[0, 0]);
         let [records, parameters, first, second] = [(); 4].map(|()| parts.u32() as usize);
         let [samples, steps, moment_steps, pending] = [(); 4].map(|()| parts.u32());
         let mut source = Fingerprint::default();
         source.0.iter_mut().zip(parts.take(16)).for_each(|(to, &b)| *to = b);
         let learning = parts.u32() as usize;
         let states = records as u64 * (size_of::<LoraRecord>() + 2 * size_of::<TensorState>()) as u64;
-        let elements = 4 * (parameters as u64 + learning as u64) + 2 * (first as u64 + second as u64);
+        let gradient = if gathered == 0 { 0 } else { learning };
+        let elements = 4 * (parameters as u64 + gradient as u64) + 2 * (first as u64 + second as u64);
         let expected = usize::try_from((HEADER + CRC_BYTES) as u64 + states + elements).unwrap_or(usize::MAX);
         if bytes.len() != expected {
             return Err(RestoreError::Length { expected, found: bytes.len() });
@@ -294,15 +306,20 @@ impl<'a> Learn<'a> {
         if at != parameters {
             return Err(RestoreError::Contents);
         }
-        let expected = if train.immediate { 0 } else { learns };
-        if learning != expected {
-            return Err(RestoreError::Gradients { expected, found: learning });
+        if learning != learns {
+            return Err(RestoreError::Matrices { expected: learns, found: learning });
+        }
+        if gathered > 1 || (gathered == 1) != (pending > 0) {
+            return Err(RestoreError::Contents);
+        }
+        if gathered == 1 && train.immediate {
+            return Err(RestoreError::Batch { pending });
         }
         let mut learner = this.start(model).map_err(RestoreError::Learn)?;
         parts.fill(learner.states);
         parts.fill(learner.high);
         parts.fill(learner.low);
-        if learning > 0 {
+        if gathered == 1 {
             parts.fill(learner.gradient);
         }
         parts.fill(learner.first);

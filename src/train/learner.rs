@@ -278,21 +278,23 @@ impl Learner<'_> {
         }
     }
 
-    /// Chooses what learns from now on: of every layer A, B, both or neither. All others stay as they are, and are used as before;
-    /// backward ends at the lowest that learns. The moments of those that stay are kept.
-    /// Where the plan is for B alone, A stays whatever is chosen.
+    /// Chooses what learns from now on, in place of what was chosen before: of every layer, by its number (its *site*, as `ranklet inspect`
+    /// lists them), A, B, both or neither. All others stay as they are, and are used as before; backward ends at the lowest that
+    /// learns. The moments of those that stay are kept, and a checkpoint keeps the choice. Where the plan is for B alone, A stays
+    /// whatever is chosen.
     ///
     /// ```
     /// # use ranklet::train::{ChooseError, Half, Learner};
     /// # fn f(learner: &mut Learner<'_>) -> Result<(), ChooseError> {
-    /// learner.choose(|site, _| site >= 28)?; // the upper blocks
-    /// learner.choose(|_, half| half == Half::B)?; // B everywhere
+    /// learner.choose(|site, _| site >= 21)?; // the upper two of five blocks of seven layers each
+    /// learner.choose(|_, half| half == Half::B)?; // no: B everywhere
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`ChooseError::Busy`] in the middle of a sample, [`ChooseError::Batch`] in that of a batch; [`ChooseError::Nothing`] where nothing would learn. Nothing changes then.
+    /// [`ChooseError::Busy`] in the middle of a sample, [`ChooseError::Batch`] in that of a batch; [`ChooseError::Nothing`] where nothing
+    /// would learn. Nothing changes then.
     pub fn choose(&mut self, learns: impl Fn(u16, Half) -> bool) -> Result<(), ChooseError> {
         if self.phase != Phase::Idle {
             return Err(ChooseError::Busy);

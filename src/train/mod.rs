@@ -52,7 +52,7 @@ pub use optimizer::Optimizer;
 pub use pack::Pack;
 pub use patience::{Patience, Verdict};
 #[cfg(feature = "store")]
-pub use prefixes::{Prefixes, RecallError};
+pub use prefixes::{Keep, Prefixes, RecallError};
 pub use reservoir::Reservoir;
 #[cfg(feature = "store")]
 pub use reservoir::flash::{FlashReservoir, Places};

@@ -7,6 +7,8 @@ use heapless::Vec;
 /// A sequence of T tokens that is being filled with one text after the other. Of every token the label is the one that follows in its
 /// text, also where that is in the next sequence; the last token of a text has none.
 ///
+/// To show a packed sequence again, keep its labels beside its tokens: what they end at does not show in the tokens.
+///
 /// As usual in packing, tokens see those of the text before, in the same sequence: put a token between texts that says so, if the
 /// network knows one. (T5, arXiv:1910.10683, section 3.1.)
 ///

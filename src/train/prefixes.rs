@@ -24,14 +24,15 @@ const KIND: u32 = u32::from_le_bytes(*b"PRE\x01");
 /// Kept prefixes, in a stretch of flash (or of [`Ram`](crate::store::Ram)).
 ///
 /// Each is found by a hash, 64 bits, of what it follows from: the base image, the sample, the block it is given to, and every adapter
-/// below, and how this version computes. What has changed is not found; [`clear`](Prefixes::clear) makes room. A sequence of T tokens takes
-/// [`Log::bytes_of`] 2 T (dim + 1) bytes. The flash is given to every call: several things may lie in one.
+/// below, and how this version computes. What has changed is not found. A sequence of T tokens takes [`Log::bytes_of`]
+/// 2 T (dim + 1) bytes (4,184 for 32 tokens of width 64), and stays until [`clear`](Prefixes::clear): where samples come and go, as from
+/// a reservoir, clear when it is [`Full`](Keep::Full). The flash is given to every call: several things may lie in one.
 ///
 /// ```
 /// # use ranklet::{Plan, Model, Learner, model::{Scratch, Sequence}, store::Ram, train::{AdamW, Prefixes, SequenceTarget, Trainer}};
 /// # fn f(model: &Model<'_>, learner: &mut Learner<'_>, scratch: &mut Scratch<'_>, texts: &[[u32; 32]], memory: &mut [u8]) -> Result<(), Box<dyn core::error::Error>> {
-/// learner.choose(|site, _| site >= 28)?; // the upper blocks
-/// let mut flash: Ram<'_> = Ram::new(memory); // in firmware: the board's driver
+/// learner.choose(|site, _| site >= 21)?; // the upper blocks
+/// let mut flash = Ram::new(memory); // in firmware: the board's driver
 /// let mut prefixes = Prefixes::open(&mut flash, 0..131_072)?;
 /// let mut trainer = Trainer::new(model, learner, AdamW::DEFAULT)?;
 /// for epoch in 0..3 {
@@ -49,6 +50,19 @@ pub struct Prefixes {
     log: Log,
     /// The sample that was asked for last and not found: its hash and its number.
     asked: Option<(u64, u32)>,
+}
+
+/// What has become of what was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Keep {
+    /// It is kept.
+    Kept,
+    /// There is no more room: those that are kept stay of use, or [`Prefixes::clear`] makes room for those that come now.
+    Full,
+    /// There was nothing to keep: the sample was found, or not asked for by [`recall`](Trainer::recall), or is under way; or it has no
+    /// prefix ([`keeps_prefixes`](Trainer::keeps_prefixes)).
+    Nothing,
 }
 
 /// Why a sample cannot be begun with what is kept.
@@ -131,30 +145,40 @@ impl<O: Optimizer> Trainer<'_, '_, '_, O> {
     }
 
     /// Behind a sample that was begun by [`recall`](Trainer::recall) and not found: keeps what came to the lowest block that
-    /// learns. Returns whether it is kept now; not so in the middle of the sample, where there is no more room, or nothing to keep.
+    /// learns.
     ///
     /// # Errors
     /// [`StoreError::Flash`].
-    pub fn keep<F: NorFlash>(&mut self, kept: &mut Prefixes, flash: &mut F) -> Result<bool, StoreError<F::Error>> {
+    pub fn keep<F: NorFlash>(&mut self, kept: &mut Prefixes, flash: &mut F) -> Result<Keep, StoreError<F::Error>> {
         if self.learner.phase != Phase::Idle {
-            return Ok(false);
+            return Ok(Keep::Nothing);
         }
-        let Some((key, number)) = kept.asked.take() else { return Ok(false) };
+        let Some((key, number)) = kept.asked.take() else { return Ok(Keep::Nothing) };
         // Of another sample, of another learner, or of other adapters by now.
         if number != self.learner.samples || self.prefix_key() != Some(key) {
-            return Ok(false);
+            return Ok(Keep::Nothing);
         }
-        let Some(prefix) = self.prefix() else { return Ok(false) };
+        let Some(prefix) = self.prefix() else { return Ok(Keep::Nothing) };
         let (exponents, mantissas) = (prefix.exponents.as_bytes(), prefix.mantissas.as_bytes());
         let fill = |at: usize, piece: &mut [u8]| {
             let from = exponents.iter().chain(mantissas).skip(at);
             piece.iter_mut().zip(from).for_each(|(to, &b)| *to = b);
         };
         match kept.log.append(flash, key, exponents.len() + mantissas.len(), fill) {
-            Ok(()) => Ok(true),
-            Err(StoreError::Full { .. }) => Ok(false),
+            Ok(()) => Ok(Keep::Kept),
+            Err(StoreError::Full { .. }) => Ok(Keep::Full),
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether there is anything to keep with this plan and what was chosen: not in a lean plan, not with dropout, not where the first block
+    /// learns, not for a network with encoder and decoder, and not for a 32-bit residual stream. [`recall`](Trainer::recall) is
+    /// [`sequence`](Trainer::sequence) then.
+    #[must_use]
+    pub fn keeps_prefixes(&self) -> bool {
+        let spec = self.model.spec();
+        let (Some(t), Some(plan)) = (spec.transformer(), self.learner.plan) else { return false };
+        self.has_prefix(t, &LearnShape::of(spec, t, plan))
     }
 
     /// What the output of the blocks below follows from; `None` where there are none, or where it is not the same every time.

@@ -41,7 +41,7 @@ pub(crate) const FLASH: usize = (TEXTS + KEPT) as usize;
 /// # Errors
 /// Whatever the core refuses, and what does not hold.
 pub(crate) fn run(memory: &mut [u8], flash: &mut [u8]) -> Result<u64, Failure> {
-    let mut flash: Ram<'_> = Ram::new(flash);
+    let mut flash = Ram::new(flash);
     let broken = |_| Failure::Check("the flash failed");
     let mut seen = FlashReservoir::open(&mut flash, 0..TEXTS, PLACES, Seed(5)).map_err(broken)?;
     for n in 0..SEEN {
@@ -71,7 +71,7 @@ pub(crate) fn run(memory: &mut [u8], flash: &mut [u8]) -> Result<u64, Failure> {
             found += u32::from(known.map_err(|_| Failure::Check("the sample is refused"))?);
             let loss = trainer.step(&mut scratch)?;
             digest.i32s(&[loss.mantissa(), loss.exponent()]);
-            trainer.keep(&mut prefixes, &mut flash).map_err(broken)?;
+            let _ = trainer.keep(&mut prefixes, &mut flash).map_err(broken)?;
         }
         after = held_out(&mut trainer, &mut scratch)?;
         digest.i32s(&[after.mantissa(), after.exponent()]);

@@ -83,7 +83,7 @@ impl Train {
         Train { scaling: Some(scaling), ..self }
     }
 
-    /// Which layers get an adapter. Default: all.
+    /// Which layers get an adapter: in a constant `Roles::Q.or(Roles::V)`, elsewhere also `Roles::Q | Roles::V`. Default: all.
     #[must_use]
     pub const fn on(self, roles: Roles) -> Train {
         Train { roles, ..self }

@@ -80,7 +80,7 @@ fn a_longer_stretch_is_another_log() {
 #[test]
 fn ram_is_a_flash() {
     let mut bytes = [0_u8; 200];
-    let mut ram: Ram<'_> = Ram::new(&mut bytes);
+    let mut ram = Ram::new(&mut bytes);
     let mut log = Log::open(&mut ram, 0..192, KIND).unwrap();
     append(&mut log, &mut ram, 1, 30).unwrap();
     append(&mut log, &mut ram, 2, 30).unwrap();
@@ -197,7 +197,7 @@ proptest! {
         let record = head_of(0, len as usize, 0);
         let at = 16 + at / 8 * 8;
         bytes[at..at + RECORD].copy_from_slice(&record);
-        let mut ram: Ram<'_, 256> = Ram::new(&mut bytes);
+        let mut ram: Ram<'_, 256> = Ram::with_pages(&mut bytes);
         let log = Log::open(&mut ram, 0..512, KIND).unwrap();
         let mut records = vec![];
         log.each(&mut ram, |r| records.push(r)).unwrap();

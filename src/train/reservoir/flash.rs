@@ -29,7 +29,7 @@ pub struct Places {
 /// use ranklet::{Seed, store::Ram, train::{FlashReservoir, Places}};
 ///
 /// let mut memory = [0; 1024];
-/// let mut flash: Ram<'_> = Ram::new(&mut memory); // in firmware: the board's driver
+/// let mut flash = Ram::new(&mut memory); // in firmware: the board's driver
 /// let places = Places { samples: 4, bytes: 8, kind: 1 };
 /// let mut seen = FlashReservoir::open(&mut flash, 0..1024, places, Seed(7))?;
 /// for n in 0..100_u8 {
@@ -64,11 +64,11 @@ const START: u32 = u32::MAX;
 impl FlashReservoir {
     /// Goes on with what lies in the stretch; whatever else lies there is erased with the first sample that is offered. Writes nothing.
     ///
-    /// Each half of the stretch must have room for all samples and one more, each as long as the longest, for two records
-    /// of no bytes ([`Log::bytes_of`]), and be of whole pages.
+    /// Each half of the stretch must have room for all samples and one more, each as long as the longest, and for two records
+    /// of no bytes ([`Log::bytes_of`]); and be of whole pages. [`Places::stretch`] is the least there may be; more wears it out later.
     ///
     /// # Errors
-    /// [`StoreError::Stretch`], [`StoreError::Unit`]; [`StoreError::Full`] where the stretch is too short; [`StoreError::Flash`].
+    /// [`StoreError::Stretch`], [`StoreError::Unit`]; [`StoreError::Full`] where half of the stretch is too short; [`StoreError::Flash`].
     pub fn open<F: NorFlash>(
         flash: &mut F,
         stretch: Range<u32>,
@@ -82,8 +82,7 @@ impl FlashReservoir {
             Log::open(flash, stretch.start..middle, places.tag())?,
             Log::open(flash, middle..middle.saturating_add(half), places.tag())?,
         ];
-        let samples = places.samples.saturating_add(1).saturating_mul(Log::bytes_of::<F>(places.bytes));
-        let needed = samples.saturating_add(2 * Log::bytes_of::<F>(0));
+        let needed = places.half::<F>();
         let room = logs.iter().map(Log::capacity).min().unwrap_or(0);
         if needed > room || places.samples >= START as usize {
             return Err(StoreError::Full { needed, room });
@@ -266,6 +265,22 @@ impl FlashReservoir {
 }
 
 impl Places {
+    /// Bytes of the shortest stretch of such a flash.
+    #[must_use]
+    pub const fn stretch<F: NorFlash>(&self) -> usize {
+        let half = self.half::<F>().saturating_add(Log::bytes_of::<F>(0));
+        match half.checked_next_multiple_of(F::ERASE_SIZE) {
+            Some(half) => half.saturating_mul(2),
+            None => usize::MAX,
+        }
+    }
+
+    /// Bytes of records that each log may hold.
+    const fn half<F: NorFlash>(&self) -> usize {
+        let samples = self.samples.saturating_add(1).saturating_mul(Log::bytes_of::<F>(self.bytes));
+        samples.saturating_add(2 * Log::bytes_of::<F>(0))
+    }
+
     /// What tells them from others.
     const fn tag(&self) -> u32 {
         crate::fixed::hash::join([self.kind, self.samples as u32, self.bytes as u32])

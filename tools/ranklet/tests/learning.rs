@@ -314,7 +314,7 @@ fn training_that_stops_goes_on() {
         assert!(e.contains(part) && !place.path("x.rkl").exists(), "{e}");
     };
     refused(&["--resume", &two, "--stop", "30"], "has made 46 steps, and 30 were asked for");
-    refused(&["--resume", &two, "--only-b"], "elements of gradients");
+    refused(&["--resume", &two, "--only-b"], "B alone");
     // One that a device has left in the middle of a batch.
     {
         use ranklet::model::{Model, Plan, Roles, Sequence, Train, Workspace};

@@ -103,6 +103,14 @@ fn what_does_not_fit_is_refused() {
     for huge in [Places { samples: usize::MAX, ..PLACES }, Places { bytes: usize::MAX, ..PLACES }] {
         assert!(matches!(refused(0..2048, huge), Some(StoreError::Full { .. })));
     }
+    // What is said to be enough is.
+    for samples in [0, 1, 5, 30] {
+        let places = Places { samples, ..PLACES };
+        let mut flash = Flash::new(places.stretch::<Flash>() / 256, false);
+        let stretch = 0..places.stretch::<Flash>() as u32;
+        let mut r = FlashReservoir::open(&mut flash, stretch, places, Seed(1)).unwrap();
+        (0..200).for_each(|n| assert!(r.offer(&mut flash, &[n as u8; 40]).is_ok()));
+    }
     let mut flash = Flash::new(8, false);
     let mut r = open(&mut flash);
     assert_eq!(r.offer(&mut flash, &[0; 41]), Err(StoreError::Length { found: 41, most: 40 }));
