@@ -13,7 +13,7 @@ pub mod material;
 pub mod run;
 
 pub use gradient::{Gradients, gradients, sequence_gradients};
-pub use run::{Checks, Event, Trained, train};
+pub use run::{Best, Checks, Event, Trained, train};
 
 use crate::image::ImageFile;
 use crate::image::adapter::Parts;

@@ -320,3 +320,30 @@ fn the_other_losses() {
         assert_eq!(report.json["rmse"].is_null(), head == "binary");
     }
 }
+
+/// A training that goes on from a checkpoint keeps what was best before it, at --output or in the checkpoint, where nothing better comes.
+#[test]
+fn what_was_best_before_stays() {
+    let place = setup();
+    let (test, checkpoint) = (place.str("test.safetensors"), place.str("one.ckpt"));
+    let looks = ["--eval", &test, "--every", "5", "--patience", "3"];
+    train(&place, "new.rkl", &[&looks[..], &["--lr", "0.01", "--steps", "40", "--checkpoint", &checkpoint]].concat())
+        .unwrap();
+    let before = std::fs::read(place.path("new.rkl")).unwrap();
+    let planes = |name: &str| {
+        let base = ImageFile::open(&place.path("base.rkl")).unwrap();
+        let file = ImageFile::open(&place.path(name)).unwrap();
+        let adapter = file.adapter(&base.model().unwrap()).unwrap();
+        (adapter.high().to_vec(), adapter.low().to_vec())
+    };
+    let best = planes("new.rkl");
+    // Far too fast: everything that comes is worse.
+    let ruin = ["--resume", &checkpoint, "--lr", "3", "--steps", "80"];
+    for out in ["new.rkl", "other.rkl"] {
+        let report = train(&place, out, &[&looks[..], &ruin[..]].concat()).unwrap();
+        assert!(report.json["stopped_early"] == true && planes(out) == best, "{out}");
+        assert_eq!(report.json["kept_step"], 40);
+    }
+    // Of another kind of file nothing is known, and it is replaced as ever.
+    assert_ne!(std::fs::read(place.path("new.rkl")).unwrap(), before, "its training goes on in its metadata");
+}

@@ -90,7 +90,9 @@ impl DataArgs {
                 "--text: its labels are classes, which take cross-entropy, not another --loss"
             );
             let tokenizer = Tokenizer::open(self.tokenizer.as_deref().unwrap_or(Path::new("")), t)?;
-            let text = files::read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = files::read_text(path).with_context(|| {
+                format!("cannot read {} as text (beside --text, --eval is text, too)", path.display())
+            })?;
             let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
             let names = base_metadata(model);
             let outputs = model.spec().outputs;

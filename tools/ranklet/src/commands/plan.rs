@@ -79,9 +79,9 @@ pub struct Args {
     /// Bytes of flash allowed for the firmware itself.
     #[arg(long, default_value_t = 64 * 1024)]
     pub firmware: u64,
-    /// Bytes of RAM allowed for the stack and the firmware's own variables.
-    #[arg(long, default_value_t = 4 * 1024)]
-    pub stack: u64,
+    /// Bytes of RAM allowed for the stack and the firmware's own variables [default: 4096, with --train on a transformer 9216].
+    #[arg(long)]
+    pub stack: Option<u64>,
 }
 
 /// Plans.
@@ -119,8 +119,10 @@ pub fn execute(args: &Args) -> Result<Report> {
     }
     let flash = (base_bytes + adapters).checked_add(args.firmware);
     let flash = flash.ok_or_else(|| anyhow!("--firmware {}: more than can be counted", args.firmware))?;
-    let ram = (scratch + cache + learn).checked_add(args.stack);
-    let ram = ram.ok_or_else(|| anyhow!("--stack {}: more than can be counted", args.stack))?;
+    let lessons = args.train.is_some() && model.spec().transformer().is_some();
+    let stack = args.stack.unwrap_or(if lessons { 9 * 1024 } else { 4 * 1024 });
+    let ram = (scratch + cache + learn).checked_add(stack);
+    let ram = ram.ok_or_else(|| anyhow!("--stack {stack}: more than can be counted"))?;
 
     let row = |what: &str, n: u64, note: &str| vec![what.to_owned(), n.to_string(), bytes(n), note.to_owned()];
     let mut rows = vec![
@@ -131,7 +133,7 @@ pub fn execute(args: &Args) -> Result<Report> {
         row("flash in all", flash, ""),
         row("RAM: scratch", scratch, "the arena, for inference"),
         row("RAM: learner", learn, "the arena, for training: A, B, gradients, moments, activations"),
-        row("RAM: stack", args.stack, "an allowance (--stack); `cargo xtask size` measures"),
+        row("RAM: stack", stack, "an allowance (--stack); `cargo xtask size` measures"),
         row("RAM in all", ram, ""),
     ];
     if cache > 0 {
@@ -156,7 +158,7 @@ pub fn execute(args: &Args) -> Result<Report> {
     }
     let json = json!({
         "flash": {"base": base_bytes, "adapters": adapters, "firmware": args.firmware, "total": flash},
-        "ram": {"scratch": scratch, "cache": cache, "learner": learn, "arena": plan.bytes(), "stack": args.stack, "total": ram},
+        "ram": {"scratch": scratch, "cache": cache, "learner": learn, "arena": plan.bytes(), "stack": stack, "total": ram},
         "longest_unit_macs": macs,
         "longest_update_elements": update,
         "largest_tensor": largest,

@@ -15,7 +15,7 @@ use crate::progress;
 use crate::report::{Report, decimal};
 use crate::tensor::name_list;
 use crate::training::material::{Lessons, Rows};
-use crate::training::{self, Checks, Event, Recipe, Start};
+use crate::training::{self, Best, Checks, Event, Recipe, Start};
 use anyhow::{Context, Result, bail, ensure};
 use ranklet::fixed::Real;
 use ranklet::fixed::hash::Seed;
@@ -23,7 +23,7 @@ use ranklet::image::MAX_RANK;
 use ranklet::model::{Active, Model, Roles};
 use ranklet::train::{AdamW, LearnError, LossKind, Rule, Schedule, Sgd};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Steps of one run.
 const MAX_STEPS: u32 = 10_000_000;
@@ -95,7 +95,8 @@ pub struct Args {
     /// Go on from this adapter, with its rank, alpha and layers.
     #[arg(long, conflicts_with_all = ["rank", "alpha", "on"])]
     pub init: Option<PathBuf>,
-    /// Go on from this checkpoint, as if training had not stopped: with the same data and options, and more --steps or --epochs in all.
+    /// Go on from this checkpoint, as if training had not stopped: with the same data and options, but for --rank, --alpha and --on, which it
+    /// holds itself; and with more --steps or --epochs in all. With --patience the best counts on if it still stands at --output.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["init", "rank", "alpha", "on"])]
     pub resume: Option<PathBuf>,
     /// Write a checkpoint at the end: with it --resume goes on bit for bit, on the host or on a device.
@@ -231,7 +232,8 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
         Some(data) => measured(&model, &[view], data),
         None => Ok(Score::default()),
     };
-    let checks = other.is_some().then_some(Checks { every, patience: args.patience, measure: &measure });
+    let before = args.resume.as_ref().zip(args.patience).and_then(|_| best_before(&args.output, &model, &measure));
+    let checks = other.is_some().then_some(Checks { every, patience: args.patience, measure: &measure, before });
     let outputs = model.spec().outputs;
     let trained = match (&data, model.spec().transformer()) {
         (Data::Lessons(lessons), Some(t)) => {
@@ -253,13 +255,13 @@ pub fn execute(args: &Args, json: bool) -> Result<Report> {
     }
 
     let (first, last) = journal.ends();
-    let seen: u64 = log.iter().map(|s| u64::from(s.samples)).sum();
+    let seen: u64 = log.iter().map(|s| u64::from(s.samples)).sum(); // in this run
     let name = if args.optimizer == OptimizerName::Sgd { "sgd" } else { "adamw" };
     let notes = json!({
         "optimizer": name,
         "lr": short(recipe.optimizer_lr()),
         "steps": trained.steps,
-        "samples": seen,
+        "samples": trained.samples,
         "batch": recipe.batch,
         "seed": args.seed,
         "final_loss": short(last),
@@ -389,6 +391,16 @@ impl Recipe {
 }
 
 /// What training starts from, and the metadata that stay with it.
+/// The adapter that an earlier run has left where this one would, with its loss on the other data.
+fn best_before(path: &Path, model: &Model<'_>, measure: &dyn Fn(Active<'_>) -> Result<Score>) -> Option<Best> {
+    let file = ImageFile::open(path).ok()?;
+    let adapter = file.adapter(model).ok()?;
+    let loss = measure(adapter.view()).ok()?.loss;
+    let told = metadata::parse(adapter.metadata());
+    let steps = told.get("training").and_then(|t| t.get("steps")?.as_u64()).unwrap_or(0);
+    Some(Best { parts: Parts::copy(&adapter), loss, steps: steps as u32 })
+}
+
 fn start(args: &Args, model: &Model<'_>) -> Result<(Parts, Map<String, Value>)> {
     if let Some(path) = &args.init {
         let file = ImageFile::open(path)?;

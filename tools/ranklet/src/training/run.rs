@@ -19,6 +19,19 @@ pub struct Checks<'c> {
     pub patience: Option<u32>,
     /// What is looked at.
     pub measure: &'c dyn Fn(Active<'_>) -> Result<Score>,
+    /// The best of an earlier run that goes on now.
+    pub before: Option<Best>,
+}
+
+/// An adapter, its loss on other data, and after how many steps that was.
+#[derive(Clone, Debug)]
+pub struct Best {
+    /// The adapter.
+    pub parts: Parts,
+    /// See [`Score::loss`].
+    pub loss: f64,
+    /// Steps.
+    pub steps: u32,
 }
 
 impl std::fmt::Debug for Checks<'_> {
@@ -45,6 +58,8 @@ pub struct Trained {
     pub steps: u32,
     /// Whether patience ended it.
     pub early: bool,
+    /// Samples seen in all, those of earlier runs included.
+    pub samples: u32,
     /// Where the last step has left everything.
     pub checkpoint: Vec<u8>,
 }
@@ -68,8 +83,8 @@ pub fn train(
     };
     let room = if recipe.dropout.is_zero() { room } else { room.dropout() };
     let room = if recipe.only_b { room.only_b() } else { room };
-    let mut keeper = Keeper { checks, best: None, since: 0 };
-    let ((steps, early, checkpoint), last) = with_learner(
+    let mut keeper = Keeper { checks, best: checks.and_then(|c| c.before.clone()), since: 0 };
+    let ((steps, early, samples, checkpoint), last) = with_learner(
         model,
         start,
         room,
@@ -97,6 +112,9 @@ pub fn train(
             let (mut epoch, mut seen) = (step / per_epoch, step % per_epoch);
             let mut early = false;
             let stop = recipe.stop.min(recipe.steps);
+            if step > 0 {
+                keeper.take_up(step, trainer.learner())?;
+            }
             'all: while step < stop {
                 let mut order: Vec<usize> = (0..material.len()).collect();
                 if recipe.shuffle {
@@ -130,21 +148,20 @@ pub fn train(
             }
             let mut out = Sink(vec![]);
             trainer.learner().checkpoint(&mut out)?;
-            Ok((step, early, out.0))
+            Ok((step, early, trainer.learner().samples(), out.0))
         },
     )?;
     let kept = keeper.best.filter(|_| checks.is_some_and(|c| c.patience.is_some()));
     Ok(match kept {
-        Some((parts, _, steps)) => Trained { parts, steps, early, checkpoint },
-        None => Trained { parts: last, steps, early, checkpoint },
+        Some(Best { parts, steps, .. }) => Trained { parts, steps, early, samples, checkpoint },
+        None => Trained { parts: last, steps, early, samples, checkpoint },
     })
 }
 
 /// Keeps the best.
 struct Keeper<'c> {
     checks: Option<&'c Checks<'c>>,
-    /// The adapter, its loss on the other data, and when that was.
-    best: Option<(Parts, f64, u32)>,
+    best: Option<Best>,
     /// Looks since.
     since: u32,
 }
@@ -155,14 +172,31 @@ impl Keeper<'_> {
         let Some(checks) = self.checks.filter(|c| last || step.is_multiple_of(c.every)) else { return Ok(false) };
         let score = (checks.measure)(learner.view())?;
         each(Event::Check(step, score));
-        if self.best.as_ref().is_none_or(|(_, loss, _)| score.loss < *loss) {
-            let (records, high, low) = (learner.records().to_vec(), learner.high().to_vec(), learner.low().to_vec());
-            self.best = Some((Parts { records, high, low }, score.loss, step));
+        if self.better(step, score.loss, learner) {
             self.since = 0;
             return Ok(false);
         }
         self.since += 1;
         Ok(checks.patience.is_some_and(|p| self.since >= p))
+    }
+
+    /// What a checkpoint begins with counts as well: nothing worse takes its place.
+    fn take_up(&mut self, step: u32, learner: &Learner<'_>) -> Result<()> {
+        if let Some(checks) = self.checks.filter(|c| c.patience.is_some()) {
+            let score = (checks.measure)(learner.view())?;
+            self.better(step, score.loss, learner);
+        }
+        Ok(())
+    }
+
+    /// Keeps it, where it is better.
+    fn better(&mut self, steps: u32, loss: f64, learner: &Learner<'_>) -> bool {
+        let better = self.best.as_ref().is_none_or(|best| loss < best.loss);
+        if better {
+            let (records, high, low) = (learner.records().to_vec(), learner.high().to_vec(), learner.low().to_vec());
+            self.best = Some(Best { parts: Parts { records, high, low }, loss, steps });
+        }
+        better
     }
 }
 

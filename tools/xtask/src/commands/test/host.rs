@@ -19,7 +19,7 @@ const FEATURES: [&str; 6] = ["", "train", "float", "store", "train,defmt", "trai
 const BESIDE: [&str; 4] = ["suite", "semihost", "cortex-m", "host"];
 
 /// Examples of the core, which must run to their end.
-const EXAMPLES: [&str; 3] = ["learn", "lora_block", "replay"];
+const EXAMPLES: [&str; 4] = ["learn", "lora_block", "replay", "rehearse"];
 
 /// Format, lints, docs, tests.
 pub(super) fn run(steps: &mut Steps) {
