@@ -344,6 +344,6 @@ fn what_was_best_before_stays() {
         assert!(report.json["stopped_early"] == true && planes(out) == best, "{out}");
         assert_eq!(report.json["kept_step"], 40);
     }
-    // Of another kind of file nothing is known, and it is replaced as ever.
+    // The same planes; how far training has come stands beside them.
     assert_ne!(std::fs::read(place.path("new.rkl")).unwrap(), before, "its training goes on in its metadata");
 }
