@@ -1,4 +1,4 @@
-//! Figures that the documents quote and a plan tells: `docs/training.md`.
+//! Figures that the documents quote and a plan tells: `docs/training.md`, and the memory in `docs/experiments.md`.
 
 use ranklet::model::{Plan, Roles, Train};
 
@@ -32,4 +32,22 @@ fn the_memory_of_training_is_what_the_plan_says() {
     let number = |line: &str| line.split('|').nth(1)?.trim().replace(',', "").parse::<usize>().ok();
     let sum: usize = behind.lines().skip(2).map_while(number).sum();
     assert_eq!(sum, bytes(base.immediate().lean(), 32), "what each byte holds adds up to the plan");
+}
+
+/// Experiments take minutes; the memory they tell of is known at once.
+#[test]
+fn the_memory_of_experiments_is_what_the_plan_says() {
+    static STORY: ranklet::Image = ranklet::include_image!("../../models/story/story.rkl");
+    let document = include_str!("../../docs/experiments.md");
+    let style = |train| Plan::new(&STORY).expect("a plan").tokens(32).train(train).bytes();
+    let rows = [
+        (format!(
+            "| pairs of rank 4 on queries and values | 4480 | {} |",
+            style(Train::adamw().rank(4).on(Roles::Q | Roles::V))
+        )),
+        (format!("| pairs of rank 8 on all linear layers | 50848 | {} |", style(Train::adamw().rank(8)))),
+    ];
+    for row in rows {
+        assert!(document.lines().any(|line| line.starts_with(&row)), "{row}: run `cargo xtask experiment style`");
+    }
 }
