@@ -41,11 +41,11 @@ fn the_memory_of_experiments_is_what_the_plan_says() {
     let document = include_str!("../../docs/experiments.md");
     let style = |train| Plan::new(&STORY).expect("a plan").tokens(32).train(train).bytes();
     let rows = [
-        (format!(
+        format!(
             "| pairs of rank 4 on queries and values | 4480 | {} |",
             style(Train::adamw().rank(4).on(Roles::Q | Roles::V))
-        )),
-        (format!("| pairs of rank 8 on all linear layers | 50848 | {} |", style(Train::adamw().rank(8)))),
+        ),
+        format!("| pairs of rank 8 on all linear layers | 50848 | {} |", style(Train::adamw().rank(8))),
     ];
     for row in rows {
         assert!(document.lines().any(|line| line.starts_with(&row)), "{row}: run `cargo xtask experiment style`");
