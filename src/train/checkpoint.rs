@@ -16,7 +16,7 @@
 
 use super::learner::{Learn, LearnError, Learner};
 use super::moments::TensorState;
-use super::trainer::Phase;
+use super::phase::Phase;
 use crate::image::layout::{CRC, Tables};
 use crate::image::{Fingerprint, LoraRecord};
 use crate::model::Model;

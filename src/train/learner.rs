@@ -18,9 +18,9 @@ pub use start::LearnError;
 
 use super::loss::Staged;
 use super::moments::TensorState;
+use super::phase::Phase;
 use super::score::Answers;
 use super::sequence::Run;
-use super::trainer::Phase;
 use super::update::Turn;
 use crate::fixed::hash::Seed;
 use crate::fixed::{Exp, Real};

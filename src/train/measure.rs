@@ -3,7 +3,8 @@
 use super::error::TrainError;
 use super::loss::{SequenceTarget, Target};
 use super::optimizer::Optimizer;
-use super::trainer::{Aim, Trainer};
+use super::phase::Aim;
+use super::trainer::Trainer;
 use crate::layer::normalize::Input;
 use crate::model::{Scratch, Sequence};
 

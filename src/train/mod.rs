@@ -15,7 +15,7 @@
 //! * [`score`]: how good outputs are, over many samples; [`measure`]: samples that are looked at and not learned from; [`patience`]: when
 //!   to stop
 //! * [`order`]: samples in an order of chance; [`pack`]: texts joined to sequences of one length
-//! * [`trainer`]: the sequence of units; `units` and `sequence`: what they do; `update`: how a tensor is updated, a part at a time
+//! * [`trainer`]: the sequence of units; `phase`: where it stands between them; `units` and `sequence`: what they do; `update`: how a tensor is updated, a part at a time
 //! * [`master`], [`moments`]: the number formats of the parameters and of the optimizers' state
 
 pub mod adamw;
@@ -30,6 +30,7 @@ pub mod optimizer;
 pub mod order;
 pub mod pack;
 pub mod patience;
+mod phase;
 #[cfg(feature = "store")]
 pub mod prefixes;
 pub mod reservoir;
@@ -51,6 +52,7 @@ pub use measure::Measure;
 pub use optimizer::Optimizer;
 pub use pack::Pack;
 pub use patience::{Patience, Verdict};
+pub use phase::{Part, Progress};
 #[cfg(feature = "store")]
 pub use prefixes::{Keep, Prefixes, RecallError};
 pub use reservoir::Reservoir;
@@ -61,4 +63,4 @@ pub use schedule::Schedule;
 pub use score::{Answers, Score};
 pub use sequence::Prefix;
 pub use sgd::Sgd;
-pub use trainer::{Part, Progress, Trainer};
+pub use trainer::Trainer;

@@ -7,8 +7,9 @@
 use super::error::TrainError;
 use super::loss::SequenceTarget;
 use super::optimizer::Optimizer;
+use super::phase::{Aim, Phase};
 use super::sequence::course;
-use super::trainer::{Aim, Phase, Trainer};
+use super::trainer::Trainer;
 use crate::fixed::hash::Digest;
 use crate::memory::Workspace;
 use crate::model::transformer::learn::{LearnShape, Side, Work, place_of};

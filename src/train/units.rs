@@ -1,7 +1,7 @@
 //! The units of a sample: what does not depend on the optimizer, so that it is compiled once for all of them.
 
 use super::learner::{BackwardParts, ForwardParts, Learner};
-use super::trainer::Phase;
+use super::phase::Phase;
 use crate::fixed::{Block, Exp, Real, Tile, TileMut};
 use crate::layer::{ShapeError, first};
 use crate::model::adapter::Loras;

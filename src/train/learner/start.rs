@@ -12,8 +12,8 @@ use crate::model::transformer::learn::{LearnPlan, LearnShape, Objective, place_o
 use crate::model::{Adapter, AdapterError, Model};
 use crate::train::loss::Staged;
 use crate::train::moments::TensorState;
+use crate::train::phase::Phase;
 use crate::train::score::Answers;
-use crate::train::trainer::Phase;
 
 /// Why a learner cannot start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
