@@ -14,7 +14,7 @@
 //! Power may be lost at any moment. A record's head is written first, so that where the next one begins is known even if its
 //! bytes were not written to their end; then they do not have their CRC, and the record counts as not there. A head that was cut short
 //! has nothing behind it. Behind one that is damaged the next is looked for, and where there is none the log counts as full, since what
-//! was written there cannot be told. (A bit that was programmed too weakly to be read twice alike is the flash's own matter.) What sequential-storage does for pages of small items; this is for few records of any length, and without an executor.
+//! was written there cannot be told. (A head of which a bit has flipped, before bytes that are all ones, passes for one that was cut short. A bit that was programmed too weakly to be read twice alike is the flash's own matter.) What sequential-storage does for pages of small items; this is for few records of any length, and without an executor.
 
 use core::ops::Range;
 use embedded_storage::nor_flash::NorFlash;
@@ -391,22 +391,22 @@ impl Log {
         let step = self.up(RECORD) as u32;
         let mut piece = Piece([0; CHUNK]);
         let mut at = self.first();
-        // Behind a head that is damaged, while no other has been found.
-        let mut lost = false;
+        // Behind a head that is damaged, while no other has been found; or right behind one that was cut short.
+        let (mut lost, mut cut) = (false, false);
         while limit.saturating_sub(at) >= step {
             let head = piece.first(step as usize);
             fetch(flash, at, head)?;
             if let Some((key, len, crc)) = parsed(head).filter(|&(_, len, _)| len <= (self.to - at - step) as usize) {
                 each(Record { key, len, at, crc });
                 at += step + self.up(len) as u32;
-                lost = false;
+                (lost, cut) = (false, false);
             } else if lost {
                 at += self.unit;
-            } else if is_blank(head) {
+            } else if is_blank(head) && (!cut || self.is_blank_from(flash, at, limit)?) {
                 return Ok(at);
-            } else if self.is_blank_from(flash, at + step, limit)? {
-                // Cut short: nothing was written behind it.
-                return Ok(at + step);
+            } else if is_cut(head) {
+                at += step;
+                cut = true;
             } else {
                 lost = true;
                 at += self.unit;
@@ -463,6 +463,11 @@ fn fetch<F: NorFlash>(flash: &mut F, at: u32, to: &mut [u8]) -> Result<(), Store
 
 fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|&b| b == 0xFF)
+}
+
+/// Whether it may be a head that was cut short: it has every bit of the mark that is to stay 1, or nothing behind its first unit.
+fn is_cut(head: &[u8]) -> bool {
+    head.iter().zip(MARK).all(|(&b, mark)| b & mark == mark) || head.get(8..).is_some_and(is_blank)
 }
 
 /// Key, length and CRC of a record whose head is sound.

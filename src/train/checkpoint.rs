@@ -309,7 +309,8 @@ impl<'a> Learn<'a> {
         if learning != learns {
             return Err(RestoreError::Matrices { expected: learns, found: learning });
         }
-        if gathered > 1 || (gathered == 1) != (pending > 0) {
+        let moments = |len: usize| len == 0 || len == learning;
+        if gathered > 1 || (gathered == 1) != (pending > 0) || !moments(first) || !moments(second) {
             return Err(RestoreError::Contents);
         }
         if gathered == 1 && train.immediate {

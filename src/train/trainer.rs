@@ -83,6 +83,7 @@ impl<'t, 'm, 'a, O: Optimizer> Trainer<'t, 'm, 'a, O> {
         if let Some(index) = adapters.iter().position(Active::has_gain) {
             return Err(TrainError::Beside { index });
         }
+        self.learner.sequence.changed |= self.learner.phase != Phase::Idle;
         self.beside = adapters;
         Ok(self)
     }

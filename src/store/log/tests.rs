@@ -65,6 +65,25 @@ fn keeps_what_it_is_given() {
     works::<1024, 64>(true);
 }
 
+/// Power may go in one head after the other: each takes its place, and the log goes on.
+#[test]
+fn heads_cut_short_in_a_row() {
+    for cuts in [[0, 0], [1, 2], [3, 5], [5, 1], [2, 4]] {
+        let mut flash = Mock::<256, 4>::new(8, false);
+        let mut log = Log::open(&mut flash, 0..2048, KIND).unwrap();
+        append(&mut log, &mut flash, 1, 20).unwrap();
+        for cut in cuts {
+            flash.cut = Some(flash.done + cut);
+            assert!(append(&mut log, &mut flash, 2, 60).is_err());
+            flash = flash.again();
+            log = Log::open(&mut flash, 0..2048, KIND).unwrap();
+        }
+        (3..6).for_each(|key| append(&mut log, &mut flash, key, 60).unwrap());
+        let log = Log::open(&mut flash, 0..2048, KIND).unwrap();
+        assert_eq!(keys(&log, &mut flash), [1, 3, 4, 5], "{cuts:?}");
+    }
+}
+
 /// What lies behind a shorter one's end may be anything: a longer stretch is another log.
 #[test]
 fn a_longer_stretch_is_another_log() {

@@ -35,6 +35,16 @@ impl Draw {
         if place < capacity { Some(place) } else { None }
     }
 
+    /// How many samples the next one is to count for, where `counted` have been written down: it is drawn with a probability of `often` in
+    /// so many, and then counts for its inverse. `None` where it is not.
+    #[cfg(feature = "store")]
+    pub(super) const fn event(&self, counted: u32, often: u32) -> Option<u32> {
+        let events = counted / if often == 0 { 1 } else { often };
+        let events = if events == 0 { 1 } else { events };
+        let stream = Stream::new(self.seed, Purpose::Reservoir, self.offered, self.session);
+        if below(stream.at(1), events) == 0 { Some(events) } else { None }
+    }
+
     pub(super) const fn counted(&mut self) {
         self.offered = self.offered.saturating_add(1);
     }

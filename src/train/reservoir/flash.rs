@@ -2,8 +2,11 @@
 //!
 //! Samples are bytes, as the application writes them down. Two logs share the stretch: one takes what is kept, a record a sample; when
 //! it is full, what still counts is copied to the other. Of n samples that are offered to N places N (1 + ln (n / N)) are written, so
-//! that flash wears out slowly: 64 places and 100,000 samples make some 540 records. Every start that offers or replays anything writes
-//! one more, of no bytes, so that it draws otherwise than those before.
+//! that flash wears out slowly: 64 places and 100,000 samples make some 540 records, and about three times as many of no bytes.
+//!
+//! Those are of two kinds. Every start that offers or replays anything writes one, so that it draws otherwise than those before. And
+//! how many samples came is written down now and then, by chance: one offer in n / 4N, which then counts for so many (R. Morris,
+//! "Counting large numbers of events in small registers", 1978), so that it is right on average however short the starts are.
 
 use super::draw::Draw;
 use crate::fixed::hash::Seed;
@@ -54,12 +57,15 @@ pub struct FlashReservoir {
     /// The number of this start, once it has been written down.
     started: bool,
     session: u32,
+    /// Samples that were offered, as the flash has it.
+    counted: u32,
     /// Whether the other log may have taken over in flash, though that was told to have failed.
     doubtful: bool,
 }
 
-/// The place of what is no sample: a start.
+/// The places of what is no sample: a start, and a count.
 const START: u32 = u32::MAX;
+const COUNT: u32 = u32::MAX - 1;
 
 impl FlashReservoir {
     /// Goes on with what lies in the stretch; whatever else lies there is erased with the first sample that is offered. Writes nothing.
@@ -84,7 +90,7 @@ impl FlashReservoir {
         ];
         let needed = places.half::<F>();
         let room = logs.iter().map(Log::capacity).min().unwrap_or(0);
-        if needed > room || places.samples >= START as usize {
+        if needed > room || places.samples >= COUNT as usize {
             return Err(StoreError::Full { needed, room });
         }
         let [first, second] = logs.each_ref().map(Log::turn);
@@ -96,25 +102,32 @@ impl FlashReservoir {
         };
         let [first, second] = &logs;
         let log = if now == 0 { first } else { second };
-        // A sample whose bytes were cut short, which only the last can be, was not kept.
-        let torn = match log.find(flash, None, |_| true)? {
-            Some(last) if !log.read(flash, &last, |_, _| ())? => Some(last),
-            _ => None,
-        };
-        let (mut offered, mut session) = (0_u32, 0_u32); // the first start has number 0
+        let (mut counted, mut kept, mut session) = (0_u32, 0_u32, 0_u32); // the first start has number 0
         log.each(flash, |r| match place(r.key) {
             START => session = session.max(number(r.key).wrapping_add(1)),
-            _ if Some(r) == torn => {}
-            _ => offered = offered.max(number(r.key).saturating_add(1)),
+            COUNT => counted = counted.max(number(r.key)),
+            _ => kept = kept.max(number(r.key).saturating_add(1)),
         })?;
-        // Since the last that was kept others may have come, which nobody has counted. From n on the next of N places is taken at n N / (N - 1),
-        // on average: had it been taken, that would be known.
-        if offered as usize >= places.samples {
-            let others = (places.samples as u32).saturating_sub(1).max(1);
-            offered = offered.saturating_add(offered / others);
+        // While places are free every sample is kept: the last whose bytes were not cut short tells how many came.
+        while counted == 0 && kept > 0 && kept as usize <= places.samples {
+            let mut before = None;
+            let last = kept - 1;
+            let sound = loop {
+                let found = log.find(flash, before.as_ref(), |k| place(k) < COUNT && number(k) == last)?;
+                let Some(record) = found else { break false };
+                if log.read(flash, &record, |_, _| ())? {
+                    break true;
+                }
+                before = Some(record);
+            };
+            if sound {
+                break;
+            }
+            kept = last;
         }
-        let draw = Draw::new(seed, session, offered);
-        Ok(FlashReservoir { logs, now, places, seed, draw, started: false, session, doubtful: false })
+        let counted = counted.max(kept.min(places.samples as u32));
+        let draw = Draw::new(seed, session, counted);
+        Ok(FlashReservoir { logs, now, places, seed, draw, started: false, session, counted, doubtful: false })
     }
 
     /// Offers a sample; returns whether it is kept.
@@ -127,14 +140,20 @@ impl FlashReservoir {
             return Err(StoreError::Length { found: sample.len(), most: self.places.bytes });
         }
         self.start(flash)?;
-        let Some(place) = self.draw.place(self.places.samples) else {
-            self.draw.counted();
-            return Ok(false);
-        };
-        let key = key(place as u32, self.draw.offered);
-        self.write(flash, key, sample)?;
+        if self.draw.offered as usize >= self.places.samples
+            && let Some(events) = self.draw.event(self.counted, 4 * self.places.samples.min(1 << 24) as u32)
+        {
+            let counted = self.counted.saturating_add(events);
+            self.write(flash, key(COUNT, counted), &[])?;
+            self.counted = counted;
+        }
+        let place = self.draw.place(self.places.samples);
+        if let Some(place) = place {
+            self.write(flash, key(place as u32, self.draw.offered), sample)?;
+        }
         self.draw.counted();
-        Ok(true)
+        self.counted = self.counted.max(self.draw.offered.min(self.places.samples as u32));
+        Ok(place.is_some())
     }
 
     /// One of those that are held, drawn anew at every call: its bytes into the first of `to`; returns how many there are. `None` where
@@ -175,7 +194,7 @@ impl FlashReservoir {
         self.len() == 0
     }
 
-    /// Samples that were offered. In a later start it is an estimate, by the number of the last that was kept.
+    /// Samples that were offered; in a later start an estimate, which is right on average.
     #[must_use]
     pub const fn offered(&self) -> u32 {
         self.draw.offered
@@ -184,15 +203,16 @@ impl FlashReservoir {
     /// Forgets all samples.
     ///
     /// # Errors
-    /// [`StoreError::Flash`]: they may be there still, or be gone; [`open`](FlashReservoir::open) tells.
+    /// [`StoreError::Flash`]: they are held as before, or forgotten, as [`len`](FlashReservoir::len) tells; what was not erased of them is with
+    /// the next sample.
     pub fn clear<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), StoreError<F::Error>> {
         // The old one first: while there is a newer one, it does not count.
         let [first, second] = &mut self.logs;
         let (old, now) = if self.now == 0 { (second, first) } else { (first, second) };
         old.erase(flash)?;
-        now.clear(flash)?;
-        (self.draw, self.started) = (Draw::new(self.seed, self.session, 0), false);
-        Ok(())
+        // From here on they are forgotten: what is left of them is erased with the next sample, if not now.
+        (self.draw, self.started, self.counted) = (Draw::new(self.seed, self.session, 0), false, 0);
+        now.clear(flash)
     }
 
     const fn log(&self) -> &Log {
@@ -247,7 +267,7 @@ impl FlashReservoir {
         let (old, new) = if self.now == 0 { (first, second) } else { (second, first) };
         new.erase(flash)?;
         let samples = 0..self.places.samples as u32;
-        for at in samples.chain([START]) {
+        for at in samples.chain([COUNT, START]) {
             // The newest that is sound.
             let mut before: Option<Record> = None;
             while let Some(record) = old.find(flash, before.as_ref(), |k| place(k) == at)? {
@@ -278,7 +298,7 @@ impl Places {
     /// Bytes of records that each log may hold.
     const fn half<F: NorFlash>(&self) -> usize {
         let samples = self.samples.saturating_add(1).saturating_mul(Log::bytes_of::<F>(self.bytes));
-        samples.saturating_add(2 * Log::bytes_of::<F>(0))
+        samples.saturating_add(3 * Log::bytes_of::<F>(0))
     }
 
     /// What tells them from others.

@@ -344,6 +344,11 @@ fn what_was_best_before_stays() {
         assert!(report.json["stopped_early"] == true && planes(out) == best, "{out}");
         assert_eq!(report.json["kept_step"], 40);
     }
+    // Something else that lies there is not what was best: it is replaced, as ever.
+    train(&place, "else.rkl", &["--rank", "16", "--lr", "0.01", "--steps", "300"]).unwrap();
+    let good = ["--resume", &checkpoint, "--lr", "0.01", "--steps", "60"];
+    let report = train(&place, "else.rkl", &[&looks[..], &good[..]].concat()).unwrap();
+    assert!(report.json["kept_step"].as_u64().unwrap() <= 60 && planes("else.rkl").0.len() == best.0.len());
     // The same planes; how far training has come stands beside them.
     assert_ne!(std::fs::read(place.path("new.rkl")).unwrap(), before, "its training goes on in its metadata");
 }

@@ -79,7 +79,7 @@ pub struct Args {
     /// Bytes of flash allowed for the firmware itself.
     #[arg(long, default_value_t = 64 * 1024)]
     pub firmware: u64,
-    /// Bytes of RAM allowed for the stack and the firmware's own variables [default: 4096, with --train on a transformer 9216].
+    /// Bytes of RAM allowed for the stack and the firmware's own variables [default: 6144, for a transformer 10240].
     #[arg(long)]
     pub stack: Option<u64>,
 }
@@ -119,8 +119,8 @@ pub fn execute(args: &Args) -> Result<Report> {
     }
     let flash = (base_bytes + adapters).checked_add(args.firmware);
     let flash = flash.ok_or_else(|| anyhow!("--firmware {}: more than can be counted", args.firmware))?;
-    let lessons = args.train.is_some() && model.spec().transformer().is_some();
-    let stack = args.stack.unwrap_or(if lessons { 9 * 1024 } else { 4 * 1024 });
+    // What the project's own firmware needs, rounded up.
+    let stack = args.stack.unwrap_or(if model.spec().transformer().is_some() { 10 * 1024 } else { 6 * 1024 });
     let ram = (scratch + cache + learn).checked_add(stack);
     let ram = ram.ok_or_else(|| anyhow!("--stack {stack}: more than can be counted"))?;
 

@@ -96,7 +96,8 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["rank", "alpha", "on"])]
     pub init: Option<PathBuf>,
     /// Go on from this checkpoint, as if training had not stopped: with the same data and options, but for --rank, --alpha and --on, which it
-    /// holds itself; and with more --steps or --epochs in all. With --patience the best counts on if it still stands at --output.
+    /// holds itself; and with more --steps or --epochs in all. With --patience the best of the same training counts on, if it still stands at
+    /// --output; patience itself begins anew.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["init", "rank", "alpha", "on"])]
     pub resume: Option<PathBuf>,
     /// Write a checkpoint at the end: with it --resume goes on bit for bit, on the host or on a device.

@@ -7,6 +7,7 @@ use crate::image::adapter::Parts;
 use crate::lessons::Score;
 use crate::quantize::planes::value;
 use anyhow::{Context, Result, bail};
+use ranklet::image::LoraRecord;
 use ranklet::model::{Active, Model, Train};
 use ranklet::train::order::shuffle;
 use ranklet::train::{Learner, Optimizer, Trainer};
@@ -180,8 +181,16 @@ impl Keeper<'_> {
         Ok(checks.patience.is_some_and(|p| self.since >= p))
     }
 
-    /// What a checkpoint begins with counts as well: nothing worse takes its place.
+    /// What a checkpoint begins with counts as well: nothing worse takes its place. What was best before counts where it is of the same
+    /// pairs, can be trained on, and has not come further than the checkpoint.
     fn take_up(&mut self, step: u32, learner: &Learner<'_>) -> Result<()> {
+        let pairs = |records: &[LoraRecord]| -> Vec<_> {
+            records.iter().map(|r| (r.site, r.rank, r.scaling_mantissa, r.scaling_exponent, r.flags)).collect()
+        };
+        self.best = self.best.take().filter(|best| {
+            let same = pairs(&best.parts.records) == pairs(learner.records());
+            same && best.parts.low.len() == best.parts.high.len() && best.steps <= step
+        });
         if let Some(checks) = self.checks.filter(|c| c.patience.is_some()) {
             let score = (checks.measure)(learner.view())?;
             self.better(step, score.loss, learner);
