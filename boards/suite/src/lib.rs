@@ -3,7 +3,7 @@
 //! - [`board`]: what a board crate must provide, as one trait.
 //! - Instruments: [`counter`] counts instructions and checks itself first; [`record`] prints what `cargo xtask` reads.
 //! - Applications, each a `run(&mut board)`: [`checks`] (the suite proper: the digest), [`sequences`] and [`learning`]
-//!   (transformers that run and that learn, with digests of their own), [`mod@bench`], [`demo`], [`mod@write`] (a language
+//!   (transformers that run and that learn, with digests of their own), [`memory`] (what learning takes), [`mod@bench`], [`demo`], [`mod@write`] (a language
 //!   model writes), and [`broken`], which only proves that a panic is seen.
 //! - [`workload`]: what the suite's digest is taken over.
 //! - Parts: [`digest`] (one number for many results), [`busy`] (a light between units of work).
@@ -23,6 +23,7 @@ pub mod demo;
 pub mod digest;
 pub mod failure;
 pub mod learning;
+pub mod memory;
 pub mod record;
 mod rehearsing;
 pub mod sequences;

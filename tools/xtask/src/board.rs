@@ -44,7 +44,7 @@ pub(crate) const BOARDS: &[Board] = &[
         name: "mps2-an386",
         leaves: DSP,
         no_fpu: false,
-        applications: &["suite", "sequences", "learning", "bench", "demo", "write", "style"],
+        applications: &["suite", "sequences", "learning", "bench", "demo", "write", "style", "memory"],
     },
     Board { name: "mps2-an500", leaves: DSP, no_fpu: false, applications: APPLICATIONS },
     Board { name: "mps2-an505", leaves: DSP, no_fpu: false, applications: APPLICATIONS },

@@ -20,7 +20,7 @@ use crate::{
 type Digests = Vec<(String, String, String)>;
 
 /// Applications that the host runs as well, and that tell digests.
-const DIGESTED: [&str; 6] = ["suite", "sequences", "learning", "demo", "write", "style"];
+const DIGESTED: [&str; 7] = ["suite", "sequences", "learning", "demo", "write", "style", "memory"];
 
 /// One that was built and run.
 struct Ran {
