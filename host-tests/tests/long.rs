@@ -86,7 +86,7 @@ fn a_thousand_steps() {
 }
 
 #[test]
-#[ignore = "a minute in release"]
+#[ignore = "minutes in release"]
 fn a_hundred_thousand_steps() {
     for (name, rule) in rules() {
         check(name, &run(rule, 100_000));
